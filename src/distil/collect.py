@@ -1,0 +1,165 @@
+"""From graded completions to teacher prompts: feedback, contexts, tokens.
+
+Feedback functions are called here, on each process's own rollouts; groups are put together over
+all processes before siblings are looked for. Left out: model calls.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distil.errors import FeedbackError
+from distil.feedback import SOURCES, choose_contexts
+from distil.metrics import MetricSums
+from distil.prompts import escape_special_tokens, fit_teacher_prompt
+from distil.tasks.grader import completion_text
+from distil.types import Feedback, Prompt, Rollout, TeacherContext
+
+FeedbackFunc = Callable[..., Sequence[Feedback | str | None]]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """This process's part of a generation batch, row by row."""
+
+    prompts: Sequence[Prompt]
+    closings: Sequence[str | None]
+    rollouts: Sequence[Rollout]
+    contexts: Sequence[TeacherContext | None]
+
+    def add_metrics(self, sums: MetricSums, *, cut: Sequence[bool], active: Sequence[bool]) -> None:
+        """Shares of rollouts: by the kind of feedback, without any, ungraded, cut, left out."""
+        rows = len(self.rollouts)
+        for kind in SOURCES:
+            having = sum(c is not None and c.kind == kind for c in self.contexts)
+            sums.ratio(f"feedback/{kind}", having, rows)
+        sums.ratio("feedback/none", sum(c is None for c in self.contexts), rows)
+        sums.ratio("feedback/ungraded", sum(r.reward is None for r in self.rollouts), rows)
+        sums.ratio("feedback/cut", sum(cut), rows)
+        sums.ratio("distil/active_rollouts", sum(active), rows)
+
+
+def collect_feedback(
+    inputs: Sequence[dict[str, Any]],
+    prompts: Sequence[Prompt],
+    completions: Sequence[Any],
+    completion_ids: Sequence[list[int]],
+    *,
+    rewards: Sequence[float],
+    feedback_funcs: Sequence[FeedbackFunc],
+    order: Sequence[str],
+    sibling_choice: Any,
+    seed: str,
+    group_size: int,
+    gather: Callable[[list[Any]], list[Any]],
+    first: int,
+) -> Collected:
+    """Asks the feedback functions, gathers the groups, and chooses each rollout's context.
+
+    rewards: this process's, NaN for ungraded. gather: concatenates lists over processes, in order.
+    first: the place of this process's first rollout in that order. Raises FeedbackError where a
+    feedback function raises, or returns a wrong length or type.
+    """
+    columns = {
+        key: [row[key] for row in inputs]
+        for key in inputs[0]
+        if key not in ("prompt", "completion", "completion_ids")
+    }
+    graded = [None if reward != reward else reward for reward in rewards]
+    feedback: list[Feedback | None] = [None] * len(prompts)
+    for function in feedback_funcs:
+        answers = _ask(function, prompts, completions, completion_ids, graded, columns)
+        feedback = [_merged(a, b) for a, b in zip(feedback, answers, strict=True)]
+    texts = [completion_text(c) for c in completions]
+    everyone = gather(list(zip(texts, graded, feedback, strict=True)))
+    rollouts = [
+        Rollout(place // group_size, text, reward, said)
+        for place, (text, reward, said) in enumerate(everyone)
+    ]
+    contexts = choose_contexts(rollouts, order, sibling_choice=sibling_choice, seed=seed)
+    mine = slice(first, first + len(prompts))
+    closings = [row.get("instruction") for row in inputs]
+    return Collected(list(prompts), closings, rollouts[mine], contexts[mine])
+
+
+def encode_teacher_prompts(
+    collected: Collected,
+    encode: Callable[[Prompt], list[int]],
+    special_tokens: Sequence[str],
+    max_length: int,
+) -> tuple[list[list[int] | None], list[Prompt | None], list[bool]]:
+    """Each rollout's teacher prompt as ids and as words, and whether its feedback was cut.
+
+    None where there is no context, or where even a prompt without any feedback text is too long.
+    """
+    ids: list[list[int] | None] = []
+    words: list[Prompt | None] = []
+    cut: list[bool] = []
+    rows = zip(collected.prompts, collected.contexts, collected.closings, strict=True)
+    for prompt, context, closing in rows:
+        fitted = None
+        if context is not None:
+            escaped = _escaped(context, special_tokens)
+            fitted = fit_teacher_prompt(prompt, escaped, closing, encode, max_length)
+        ids.append(fitted[0] if fitted else None)
+        words.append(fitted[1] if fitted else None)
+        cut.append(fitted[2] if fitted else context is not None)
+    return ids, words, cut
+
+
+def _ask(
+    function: FeedbackFunc,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Any],
+    completion_ids: Sequence[list[int]],
+    rewards: Sequence[float | None],
+    columns: dict[str, list[Any]],
+) -> list[Feedback | None]:
+    """One feedback function's answers, checked."""
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        answers = function(
+            prompts=prompts, completions=completions, completion_ids=completion_ids,
+            rewards=rewards, **columns,
+        )  # fmt: skip
+        answers = list(answers)
+    except Exception as error:
+        raise FeedbackError(
+            f"The feedback function {name!r} raised {type(error).__name__}: {error}. It must "
+            "return one Feedback, string or None a completion; mend it, then resume from the last "
+            "checkpoint."
+        ) from error
+    if len(answers) != len(prompts):
+        raise FeedbackError(
+            f"The feedback function {name!r} returned {len(answers)} answers for {len(prompts)} "
+            "completions. Return one Feedback, string or None for each, in order."
+        )
+    for answer in answers:
+        if not isinstance(answer, Feedback | str | None):
+            raise FeedbackError(
+                f"The feedback function {name!r} returned a {type(answer).__name__}. Return a "
+                "Feedback, a string (the report's text) or None."
+            )
+    return [Feedback(text=a, source=name) if isinstance(a, str) else a for a in answers]
+
+
+def _merged(first: Feedback | None, second: Feedback | None) -> Feedback | None:
+    """Two functions' feedback on one rollout: what the first leaves open, the second fills."""
+    if first is None or second is None:
+        return first or second
+    return Feedback(
+        first.reward if first.reward is not None else second.reward,
+        first.text or second.text,
+        first.demonstration or second.demonstration,
+        f"{first.source}+{second.source}",
+    )
+
+
+def _escaped(context: TeacherContext, special_tokens: Sequence[str]) -> TeacherContext:
+    if context.demonstration is not None:
+        text = escape_special_tokens(context.demonstration, special_tokens)
+        return TeacherContext(context.kind, demonstration=text)
+    assert context.report is not None
+    return TeacherContext(
+        context.kind, report=escape_special_tokens(context.report, special_tokens)
+    )

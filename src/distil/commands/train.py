@@ -1,0 +1,239 @@
+"""`distil train`: load, judge, train, judge again, and say where everything lies.
+
+Read it from top to bottom: it's a whole run. Left out: reading recipes and flags (`distil.cli`).
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+
+from distil.callbacks import Progress, StopAfterStep, clock
+from distil.config import Recipe
+from distil.evaluate import Attempt, evaluate
+from distil.models import load_model
+from distil.prompts import student_messages, teacher_prompt
+from distil.runs import (
+    begin_run,
+    complete_checkpoint,
+    reopen_run,
+    write_json,
+    write_text,
+)
+from distil.tables import as_markdown, as_text, result_rows
+from distil.tasks import Task, load_task
+from distil.tasks.grader import Grader
+from distil.trainer import DistILTrainer
+from distil.training_args import DistILConfig
+from distil.types import Problem, Prompt, TeacherContext
+
+
+def train(recipe: Recipe, *, resume: bool) -> int:
+    """Runs a recipe; returns the exit status: 0 finished, 130 stopped by Ctrl-C."""
+    began = time.perf_counter()
+    folder = Path(recipe.train.output_dir)
+    task = load_task(recipe.task)  # cheap checks first: nothing is loaded for a wrong option
+    if resume:
+        reopen_run(folder, recipe.as_dict())
+        complete_checkpoint(folder)  # raises now rather than after loading
+    else:
+        begin_run(folder, recipe.as_dict(), recipe.train.seed)
+    print(f"Run folder: {folder}")
+    model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+    print(
+        f"Model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M "
+        f"parameters, {model.dtype}. Task: {recipe.task.name}, {len(task.train)} problems to train "
+        f"on, {len(task.heldout)} held out."
+    )
+    judge = _Judge(recipe, task, tokenizer, folder)
+    evaluations = {"before": judge.students(model, "before")}
+    if recipe.eval.teacher_samples:
+        evaluations["teacher"] = judge.teacher(model)
+    if task.heldout:
+        print(as_text(result_rows(evaluations)))
+
+    stop = StopAfterStep()
+    trainer = make_trainer(recipe, model, tokenizer, task)
+    trainer.add_callback(Progress(final_seconds=judge.seconds))
+    trainer.add_callback(stop)
+    trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
+    trainer.train(resume_from_checkpoint=resume)
+    if stop.stopped and trainer.state.global_step < recipe.train.steps:
+        print(
+            f"Stopped after step {trainer.state.global_step} of {recipe.train.steps}. Go on with:\n"
+            f"  distil train {folder} --resume"
+        )
+        return 130
+    trainer.save_model(str(folder / "model"))
+    tokenizer.save_pretrained(folder / "model")
+
+    student = trainer.accelerator.unwrap_model(trainer.model)
+    evaluations["after"] = judge.students(student, "after")
+    if task.heldout:
+        _report(folder, evaluations)
+    print(f"Everything lies in {folder} (took {clock(time.perf_counter() - began)}):")
+    print("  model/          the trained model (AutoModelForCausalLM.from_pretrained loads it)")
+    print("  rollouts.jsonl  every rollout: reward, feedback, teacher prompt, cost and credit")
+    print("  metrics.jsonl   every step        results.md  the table above")
+    return 0
+
+
+def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, task: Task) -> DistILTrainer:
+    """The trainer that a recipe describes."""
+    grader = Grader(task)
+    return DistILTrainer(
+        model,
+        reward_funcs=grader.reward,
+        feedback_funcs=grader.feedback,
+        args=training_args(recipe),
+        train_dataset=rows(task, task.train),
+        processing_class=tokenizer,
+        peft_config=_lora(recipe),
+    )
+
+
+def rows(task: Task, problems: Sequence[Problem]) -> Dataset:
+    """Problems as a TRL dataset: prompt, instruction (closes the teacher's prompt), problem_id."""
+    return Dataset.from_list(
+        [
+            {
+                "prompt": student_messages(p.question, task.instruction),
+                "instruction": task.instruction,
+                "problem_id": p.id,
+            }
+            for p in problems
+        ]
+    )
+
+
+def training_args(recipe: Recipe) -> DistILConfig:
+    """A recipe as DistIL's (and so TRL's and transformers') training arguments."""
+    train, rollout, objective = recipe.train, recipe.rollout, recipe.objective
+    per_step = rollout.prompts_per_step * rollout.num_generations
+    accelerated = torch.accelerator.is_available()
+    with warnings.catch_warnings():
+        # TRL's default for the old name of activation_checkpointing; ours is set below.
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+        return DistILConfig(
+            output_dir=train.output_dir,
+            max_steps=train.steps,
+            learning_rate=train.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=train.warmup_steps,
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            per_device_train_batch_size=train.micro_batch,
+            gradient_accumulation_steps=per_step // train.micro_batch,
+            gradient_checkpointing=train.gradient_checkpointing,
+            bf16=accelerated,
+            use_cpu=not accelerated,
+            seed=train.seed,
+            save_strategy="steps",
+            save_steps=train.save_every,
+            save_total_limit=train.keep_checkpoints + 1,  # one may be half written when killed
+            logging_steps=1,
+            logging_first_step=True,
+            report_to=list(train.report_to) or "none",
+            disable_tqdm=True,
+            num_generations=rollout.num_generations,
+            max_completion_length=rollout.max_completion_length,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+            use_vllm=rollout.use_vllm,
+            divergence=objective.name,
+            future=objective.future,
+            future_weight=objective.future_weight,
+            discount=objective.discount,
+            baseline=objective.baseline,
+            support_top_k=objective.top_k,
+            support_tail=objective.tail,
+            teacher=recipe.teacher.kind,
+            teacher_ema_rate=recipe.teacher.ema_rate,
+            max_teacher_prompt_length=recipe.teacher.max_prompt_length,
+            feedback_order=list(recipe.feedback.order),
+            sibling_choice=recipe.feedback.sibling,
+            log_rollouts=train.log_rollouts,
+        )
+
+
+def _lora(recipe: Recipe) -> Any:
+    """peft's settings, None for rank 0."""
+    lora = recipe.model.lora
+    if lora.rank == 0:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+class _Judge:
+    """Evaluates, and keeps each evaluation in the run folder: resuming doesn't repeat it."""
+
+    def __init__(self, recipe: Recipe, task: Task, tokenizer: Any, folder: Path) -> None:
+        self._recipe, self._task, self._tokenizer, self._folder = recipe, task, tokenizer, folder
+        self.seconds = 0.0
+        """How long the last evaluation of the student took."""
+
+    def students(self, model: Any, name: str) -> list[Attempt]:
+        """The student on the held-out problems."""
+        return self._stored(name, model, self._student_prompt, self._recipe.eval.samples)
+
+    def teacher(self, model: Any) -> list[Attempt]:
+        """The same model shown the expert's answer: is there anything to learn from it?"""
+        return self._stored(
+            "teacher", model, self._teacher_prompt, self._recipe.eval.teacher_samples
+        )
+
+    def _stored(self, name: str, model: Any, make_prompt: Any, samples: int) -> list[Attempt]:
+        file = self._folder / f"{name}.json"
+        if file.exists():
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            if name != "teacher":
+                self.seconds = stored["seconds"]
+            return [Attempt(**a) for a in stored["attempts"]]
+        started = time.perf_counter()
+        attempts = evaluate(
+            model, self._tokenizer, self._task, self._task.heldout, make_prompt, self._recipe.eval,
+            samples=samples, max_completion_length=self._recipe.rollout.max_completion_length,
+            title=f"judging ({name})",
+        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        if name != "teacher":
+            self.seconds = seconds
+        write_json(file, {"seconds": seconds, "attempts": [asdict(a) for a in attempts]})
+        return attempts
+
+    def _student_prompt(self, problem: Problem) -> Prompt:
+        return student_messages(problem.question, self._task.instruction)
+
+    def _teacher_prompt(self, problem: Problem) -> Prompt:
+        student = self._student_prompt(problem)
+        demonstration = self._task.check(problem, "").demonstration
+        if demonstration is None:
+            return student
+        context = TeacherContext("expert", demonstration=demonstration)
+        return teacher_prompt(student, context, self._task.instruction)
+
+
+def _report(folder: Path, evaluations: dict[str, list[Attempt]]) -> None:
+    """Prints the table and writes it."""
+    ordered: dict[str, list[Attempt]] = {n: evaluations[n] for n in ("before", "after", "teacher") if n in evaluations}
+    table = result_rows(ordered)
+    print(as_text(table))
+    print("95% intervals over problems in brackets; teacher: the start model shown the answer.")
+    write_text(folder / "results.md", as_markdown(table) + "\n")
+    write_json(folder / "results.json", {"table": table})

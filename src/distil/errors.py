@@ -1,0 +1,53 @@
+"""Every error that distil raises on purpose, as one tree.
+
+    DistILError
+    ├── RecipeError            a recipe or flag is wrong (unknown field, wrong type, bad value)
+    ├── ModelError             a model can't be found, read, or isn't the one that was asked for
+    ├── TaskError              a task's name, options or problems are wrong
+    ├── FeedbackError          a reward or feedback function broke its contract
+    ├── RunError               a run folder can't be made, read or resumed
+    └── TrainingError          training can't go on (non-finite loss, lost alignment)
+
+A message states the fact, the reason and the fix. A failed *rollout* is no error: it is data,
+masked and counted. A bug is not caught anywhere.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DistILError(Exception):
+    """Base of every error raised on purpose; the command line prints it without a traceback."""
+
+
+class RecipeError(DistILError):
+    """A recipe or a flag is wrong: unknown field, wrong type, or an impossible value."""
+
+
+class ModelError(DistILError):
+    """A model can't be found or read, or is not the one that was asked for."""
+
+
+class TaskError(DistILError):
+    """A task's name, options or problems are wrong."""
+
+
+class FeedbackError(DistILError):
+    """A reward or feedback function broke its contract (raised, or wrong length or type)."""
+
+
+class RunError(DistILError):
+    """A run folder can't be made, read or resumed."""
+
+
+class TrainingError(DistILError):
+    """Training can't go on: a non-finite loss, or teacher and student tokens that don't match."""
+
+
+def perhaps(name: str, known: Iterable[str]) -> str:
+    """' Perhaps you meant X.' for the nearest known name, or the known names where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f" Perhaps you meant {near[0]!r}."
+    return f" Known: {', '.join(names)}." if len(names) <= 30 else ""

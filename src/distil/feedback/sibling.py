@@ -1,0 +1,45 @@
+"""A successful sibling: another rollout of the same prompt that got it right.
+
+Never the sample itself, so a lone success has no sibling. Thinking is taken out of the text.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from distil.types import Rollout, TeacherContext
+
+SiblingChoice: TypeAlias = Literal["shortest", "random", "first"]
+
+
+def sibling(
+    index: int, group: Sequence[Rollout], choice: SiblingChoice, rng: random.Random
+) -> TeacherContext | None:
+    """A success of `group` other than `group[index]`, as a demonstration; None if there is none.
+
+    shortest: fewest characters, the first of equals; random: uniform; first: in sampling order.
+    """
+    texts = [
+        text
+        for place, other in enumerate(group)
+        if place != index and other.succeeded and (text := without_thinking(other.completion))
+    ]
+    if not texts:
+        return None
+    if choice == "shortest":
+        chosen = min(texts, key=len)
+    else:
+        chosen = rng.choice(texts) if choice == "random" else texts[0]
+    return TeacherContext("sibling", demonstration=chosen)
+
+
+def without_thinking(text: str) -> str:
+    """The text without <think>...</think>.
+
+    From an unclosed <think> on, everything goes; up to a </think> that was never opened too: some
+    chat templates open the thinking in the prompt, so that a completion begins inside it.
+    """
+    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
+    text = text.rsplit("</think>", 1)[-1]
+    return text.split("<think>", 1)[0].strip()

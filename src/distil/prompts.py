@@ -1,0 +1,122 @@
+"""Every word of ours that reaches a model: the student's message, the teacher's, and the cut.
+
+The student sees the question and the format demand. The teacher sees the same conversation, its
+last user message grown by the feedback, with the format demand said once more at the very end:
+measured on the embedded model, a teacher that hears "solve it" last explains instead of answering.
+The failed attempt isn't shown: it's what is being scored.
+
+Left out: who gets which feedback (`distil.feedback`), and chat templates (transformers).
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from distil.types import Message, Prompt, TeacherContext
+
+# Each is joined to the question by one blank line; the text follows on the next line.
+DEMONSTRATION_HEADER = "A correct solution:"
+REPORT_HEADER = "Feedback on an earlier, unsuccessful attempt:"
+
+# Closes the teacher's message where a dataset brings no format demand of its own.
+DEFAULT_CLOSING = "Now answer the original question."
+
+# Stands where text was cut from the middle of feedback.
+CUT_MARK = "\n[...]\n"
+
+
+def student_messages(question: str, instruction: str) -> list[Message]:
+    """The conversation that the student answers: one user message."""
+    content = f"{question} {instruction}" if instruction else question
+    return [{"role": "user", "content": content}]
+
+
+def teacher_prompt(prompt: Prompt, context: TeacherContext, closing: str | None) -> Prompt:
+    """The student's prompt with the feedback in it; the same kind (text or messages) as `prompt`.
+
+    Messages: the last user message becomes question, header, feedback, closing. Text: the same
+    block goes before the prompt, which must stay last to be continued.
+    """
+    header, text = _block(context)
+    closing = DEFAULT_CLOSING if closing is None else closing
+    if isinstance(prompt, str):
+        return f"{header}\n{text}\n\n{prompt}"
+    last_user = max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=None)
+    if last_user is None:
+        raise ValueError("A teacher prompt needs a user message to put the feedback in; got none.")
+    parts = [prompt[last_user]["content"], f"{header}\n{text}", *([closing] if closing else [])]
+    grown = {**prompt[last_user], "content": "\n\n".join(parts)}
+    return [*prompt[:last_user], grown, *prompt[last_user + 1 :]]
+
+
+def fit_teacher_prompt(
+    prompt: Prompt,
+    context: TeacherContext,
+    closing: str | None,
+    encode: Callable[[Prompt], list[int]],
+    max_length: int,
+) -> tuple[list[int], Prompt, bool] | None:
+    """The teacher's prompt within `max_length` tokens: (ids, prompt, whether feedback was cut).
+
+    Only the feedback's middle is cut (its head names the error, its tail ends the trace), never
+    header, question, closing or generation prompt: the longest head and tail that fit are found by
+    bisection. None if it doesn't fit even without any feedback text.
+    """
+    full = teacher_prompt(prompt, context, closing)
+    ids = encode(full)
+    if len(ids) <= max_length:
+        return ids, full, False
+    text = context.demonstration if context.demonstration is not None else context.report
+    assert text is not None
+    best: tuple[list[int], Prompt, bool] | None = None
+    low, high = 0, len(text)
+    while low <= high:
+        keep = (low + high) // 2
+        shorter = teacher_prompt(prompt, _with_text(context, cut_middle(text, keep)), closing)
+        ids = encode(shorter)
+        if len(ids) <= max_length:
+            best, low = (ids, shorter, True), keep + 1
+        else:
+            high = keep - 1
+    return best
+
+
+def cut_middle(text: str, keep: int) -> str:
+    """The text with all but `keep` characters cut from its middle, CUT_MARK in their place."""
+    if keep >= len(text):
+        return text
+    head = (keep + 1) // 2
+    tail = keep - head
+    return text[:head] + CUT_MARK + (text[len(text) - tail :] if tail else "")
+
+
+def escape_special_tokens(text: str, special_tokens: Sequence[str]) -> str:
+    """Breaks every special token in feedback ("<|im_end|>" -> "< |im_end|>").
+
+    Feedback is written by programs, tools and models: were such a token kept whole, its author
+    could close the user's message and speak as somebody else.
+    """
+    tokens = sorted({t for t in special_tokens if t.strip()}, key=len, reverse=True)
+    # Again until none is left, since breaking one may leave or make another ("<<" in "<<<"). It
+    # ends: each turn parts two adjoining characters, or takes one away.
+    while (token := next((t for t in tokens if t in text), None)) is not None:
+        text = text.replace(token, _broken(token))
+    return text
+
+
+def _broken(token: str) -> str:
+    """The token with a space between its first two adjoining characters; "" where none adjoin."""
+    between = re.search(r"(?<=\S)(?=\S)", token)
+    return f"{token[: between.start()]} {token[between.start() :]}" if between else ""
+
+
+def _block(context: TeacherContext) -> tuple[str, str]:
+    if context.demonstration is not None:
+        return DEMONSTRATION_HEADER, context.demonstration
+    assert context.report is not None
+    return REPORT_HEADER, context.report
+
+
+def _with_text(context: TeacherContext, text: str) -> TeacherContext:
+    if context.demonstration is not None:
+        return TeacherContext(context.kind, demonstration=text)
+    return TeacherContext(context.kind, report=text)

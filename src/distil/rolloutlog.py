@@ -1,0 +1,103 @@
+"""rollouts.jsonl: every rollout of a run, one JSON object a line, some with per-token values.
+
+Fields: step, row, group, prompt, completion, reward, feedback (text, demonstration, source),
+context (the kind of feedback the teacher saw, null if none), teacher_prompt (the exact messages),
+and for a sample of rollouts `tokens`: the token's text, mask, cost (nats), credit (future credit
+minus baseline, nats), logp (the student's, of the sampled token), teacher_top and teacher_top_p
+(the teacher's likeliest token and its probability).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from distil.collect import Collected
+from distil.scoring import StudentScores
+from distil.types import Prompt
+
+ROLLOUTS_FILE = "rollouts.jsonl"
+
+
+class RolloutLog:
+    """Collects a step's records while its micro-batches run, then appends them to the file."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder) / ROLLOUTS_FILE
+        self._records: list[dict[str, Any]] = []
+        self._detailed: set[int] = set()
+
+    def open(self, records: list[dict[str, Any]], *, detailed: int) -> None:
+        """Starts a step; `detailed` of its rollouts, spread over the groups, get token values."""
+        self._records = records
+        active = [r["row"] for r in records if r["context"] is not None]
+        stride = max(1, len(active) // max(detailed, 1))
+        self._detailed = set(active[::stride][:detailed])
+
+    def fill(
+        self, inputs: dict[str, Tensor], student: StudentScores, credit: Tensor, tokenizer: Any
+    ) -> None:
+        """Adds the token values of this micro-batch's detailed rollouts."""
+        for place, row in enumerate(inputs["row"].tolist()):
+            if row not in self._detailed:
+                continue
+            length = int(inputs["completion_mask"][place].sum())
+            ids = inputs["completion_ids"][place, :length].tolist()
+            top = inputs["support_ids"][place, :length, 0].tolist()
+            self._records[row]["tokens"] = {
+                "text": [tokenizer.decode([i]) for i in ids],
+                "mask": inputs["active"][place, :length].tolist(),
+                "cost": _rounded(student.cost[place, :length]),
+                "credit": _rounded(credit[place, :length]),
+                "logp": _rounded(student.sampled_logps[place, :length]),
+                "teacher_top": [tokenizer.decode([i]) for i in top],
+                "teacher_top_p": _rounded(inputs["teacher_logps"][place, :length, 0].exp()),
+            }
+
+    def close_step(self) -> None:
+        """Appends the step's records; nothing if they were written already."""
+        if not self._records:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            for record in self._records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._records, self._detailed = [], set()
+
+
+def rollout_records(
+    collected: Collected, teacher_prompts: Sequence[Prompt | None], *, step: int
+) -> list[dict[str, Any]]:
+    """One record a rollout, without token values."""
+    records = []
+    rows = zip(
+        collected.prompts, collected.rollouts, collected.contexts, teacher_prompts, strict=True
+    )
+    for row, (prompt, rollout, context, teacher_prompt) in enumerate(rows):
+        said = rollout.feedback
+        records.append(
+            {
+                "step": step,
+                "row": row,
+                "group": rollout.group,
+                "prompt": prompt,
+                "completion": rollout.completion,
+                "reward": rollout.reward,
+                "feedback": None
+                if said is None
+                else {
+                    "text": said.text,
+                    "demonstration": said.demonstration,
+                    "source": said.source,
+                },
+                "context": context.kind if context and teacher_prompt is not None else None,
+                "teacher_prompt": teacher_prompt,
+            }
+        )
+    return records
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(v, 5) for v in values.detach().float().tolist()]

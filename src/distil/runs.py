@@ -1,0 +1,189 @@
+"""A run's folder: what lies in it, how it's begun, how it's taken up again.
+
+    recipe.yaml        the recipe as resolved         environment.json   versions, seed, git
+    metrics.jsonl      one line a logged step         rollouts.jsonl     one line a rollout
+    before.json, after.json, teacher.json             evaluations, sample by sample
+    results.json, results.md                          the table that was printed
+    checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
+    model/             the trained model
+
+A checkpoint counts only with its marker, written last: a kill in the middle of saving leaves one
+without, which is passed over. Resuming cuts the logs back to the checkpoint's step.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distil.errors import RunError
+from distil.types import RunInfo
+
+RECIPE_FILE = "recipe.yaml"
+MARKER = "distil_complete.json"
+LOGS = ("metrics.jsonl", "rollouts.jsonl")
+PACKAGES = (
+    "distil",
+    "torch",
+    "transformers",
+    "trl",
+    "accelerate",
+    "peft",
+    "datasets",
+    "reasoning-gym",
+)
+
+
+def begin_run(folder: str | Path, recipe: dict[str, Any], seed: int) -> Path:
+    """Makes the folder and writes recipe and environment. Raises RunError if it can't, or if a run
+    lies there already."""
+    path = Path(folder)
+    if (path / RECIPE_FILE).exists():
+        raise RunError(
+            f"{path} already holds a run. Go on with it (--resume), give another "
+            "--train.output-dir, or remove that folder."
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False))
+    except OSError as error:
+        raise RunError(
+            f"The run folder {path} can't be written ({error.strerror}). Give another one with "
+            "--train.output-dir."
+        ) from error
+    write_json(path / "environment.json", asdict(run_info(seed)))
+    return path
+
+
+def reopen_run(folder: str | Path, recipe: dict[str, Any]) -> Path:
+    """Checks that the folder holds a run of this very recipe. Raises RunError with what differs."""
+    path = Path(folder)
+    try:
+        stored = yaml.safe_load((path / RECIPE_FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path} holds no run to resume ({error.strerror}).") from error
+    different = [
+        f"  {name}: was {old!r}, is {new!r}"
+        for name, (old, new) in _differences(stored, recipe)
+        if name != "train.output_dir"
+    ]
+    if different:
+        raise RunError(
+            f"The run in {path} was begun with another recipe, so going on would mix two runs:\n"
+            + "\n".join(different)
+            + f"\nResume with `distil train {path} --resume`, or start anew elsewhere."
+        )
+    return path
+
+
+def complete_checkpoint(folder: str | Path) -> Path:
+    """The folder itself if it is a complete checkpoint, else its newest complete one."""
+    path = Path(folder)
+    if (path / MARKER).is_file():
+        return path
+    complete = [p.parent for p in path.glob(f"checkpoint-*/{MARKER}")]
+    if not complete:
+        raise RunError(
+            f"{path} holds no complete checkpoint, so there is nothing to resume from. Start anew "
+            "(the first checkpoint comes after train.save_every steps, or at Ctrl-C)."
+        )
+    return max(complete, key=checkpoint_step)
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """The number of optimiser steps that a complete checkpoint has behind it."""
+    return int(json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["step"])
+
+
+def mark_complete(checkpoint: Path, step: int) -> None:
+    """Declares a checkpoint written to its end."""
+    write_json(checkpoint / MARKER, {"step": step})
+
+
+def cut_logs(folder: str | Path, last_step: int) -> None:
+    """Drops log lines after `last_step`, and a last line that a kill left half written."""
+    for name in LOGS:
+        path = Path(folder) / name
+        if not path.is_file():
+            continue
+        kept = []
+        # By bytes and "\n" only: a kill may cut a character in two, and text may hold U+2028.
+        for line in path.read_bytes().split(b"\n"):
+            try:
+                if json.loads(line)["step"] > last_step:
+                    continue
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                continue
+            kept.append(line.decode("utf-8"))
+        write_text(path, "".join(line + "\n" for line in kept))
+
+
+def run_info(seed: int) -> RunInfo:
+    """Versions, seed, git revision of the working folder, and the machine."""
+    return RunInfo(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=seed,
+        git=_git_revision(),
+        versions={"python": platform.python_version(), **_versions()},
+        machine={
+            "system": platform.platform(),
+            "cpus": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+            "command": sys.argv,
+        },
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that a kill leaves the old file or the new one, never a half."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_json`, for text."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    with scratch.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+def _versions() -> dict[str, str]:
+    return {p: metadata.version(p) for p in PACKAGES if _installed(p)}
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _git_revision() -> str | None:
+    """The commit of the working folder, with "-dirty" if it has changes; None outside git."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[tuple[str, tuple[Any, Any]]]:
+    """(field, (old, new)) wherever two nested dicts differ."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [(where, (old, new))]
+    found = []
+    for key in {**old, **new}:
+        path = f"{where}.{key}" if where else key
+        found += _differences(old.get(key), new.get(key), path)
+    return found

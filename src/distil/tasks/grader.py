@@ -1,0 +1,59 @@
+"""A task as TRL's reward function and distil's feedback function, each attempt judged once.
+
+grader = Grader(task)
+DistILTrainer(reward_funcs=grader.reward, feedback_funcs=grader.feedback, ...)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from distil.tasks import Task
+from distil.types import Feedback, Message, Problem, Prompt
+
+
+class Grader:
+    """Judges by the dataset's `problem_id` column; remembers the last batch's verdicts."""
+
+    __name__ = "task"
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._problems = {p.id: p for p in [*task.train, *task.heldout]}
+        self._verdicts: dict[tuple[str, str], Feedback] = {}
+
+    def reward(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str | list[Message]],
+        problem_id: Sequence[str],
+        **columns: Any,
+    ) -> list[float | None]:
+        """TRL's reward function: one number a completion, None where it couldn't be graded."""
+        self._verdicts.clear()
+        return [f.reward for f in self.feedback(prompts, completions, problem_id, **columns)]
+
+    def feedback(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str | list[Message]],
+        problem_id: Sequence[str],
+        **columns: Any,
+    ) -> list[Feedback]:
+        """distil's feedback function: the whole verdict, not only its number."""
+        return [
+            self._check(self._problems[name], completion_text(completion))
+            for name, completion in zip(problem_id, completions, strict=True)
+        ]
+
+    def _check(self, problem: Problem, completion: str) -> Feedback:
+        key = (problem.id, completion)
+        if key not in self._verdicts:
+            self._verdicts[key] = self._task.check(problem, completion)
+        return self._verdicts[key]
+
+
+def completion_text(completion: str | list[Message]) -> str:
+    """The assistant's words of a completion, in TRL's plain or conversational form."""
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(m["content"] or "" for m in completion if m["role"] == "assistant")

@@ -1,0 +1,93 @@
+"""The frozen vocabulary that every room shares: what is asked, answered, and said about it.
+
+No torch, no transformers: tasks, feedback and reports import this without waiting.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Message: TypeAlias = dict[str, str]
+"""One chat message, {"role": ..., "content": ...}."""
+
+Prompt: TypeAlias = str | list[Message]
+"""TRL's two kinds of prompt: plain text, or a conversation."""
+
+SUCCESS_REWARD = 0.5
+"""A rollout succeeds if its reward is at least this (METHOD: success = reward >= 0.5)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to be solved.
+
+    `answer` is the expert's answer or solution as text (None if there is none); `data` is whatever
+    the task needs to grade an attempt, and must survive JSON.
+    """
+
+    id: str
+    question: str
+    answer: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What the world said about one rollout.
+
+    reward: the number for it, None if it couldn't be graded (masked and counted, never read as 0)
+    text: a report on this attempt (an error, a trace, a critique), None if there is nothing to say
+    demonstration: an expert's solution to the same problem, None if there is none
+    source: who says so ("reasoning_gym", "pytest", ...), for metrics and the report
+    """
+
+    reward: float | None = None
+    text: str | None = None
+    demonstration: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion of one prompt. `group` numbers the prompts of a generation batch."""
+
+    group: int
+    completion: str
+    reward: float | None
+    feedback: Feedback | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the reward is a number and at least SUCCESS_REWARD (NaN and None are not)."""
+        return self.reward is not None and self.reward >= SUCCESS_REWARD
+
+
+@dataclass(frozen=True)
+class TeacherContext:
+    """What the teacher is shown beside the question, for one rollout.
+
+    `kind` is the kind of feedback it came from (a name in `distil.feedback.SOURCES`); exactly one
+    of `demonstration` and `report` is set.
+    """
+
+    kind: str
+    demonstration: str | None = None
+    report: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.demonstration is None) == (self.report is None):
+            raise ValueError(
+                "A TeacherContext holds a demonstration or a report, exactly one of them: "
+                f"got demonstration={self.demonstration!r}, report={self.report!r}."
+            )
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Where and with what a run was made; written to `environment.json`."""
+
+    started: str
+    seed: int
+    git: str | None
+    versions: Mapping[str, str]
+    machine: Mapping[str, Any]

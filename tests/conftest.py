@@ -1,0 +1,80 @@
+"""Toy stand-ins: a character tokenizer with a chat template, and a Llama of a few thousand weights."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ +-=?.,:'<>|_/\n"
+TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character; pad is the end-of-text token, as in the embedded model."""
+    words = ["<unk>", "<|start|>", "<|end|>", *CHARACTERS]
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    inner.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        unk_token="<unk>",
+        bos_token="<|start|>",
+        eos_token="<|end|>",
+        pad_token="<|end|>",
+        chat_template=TEMPLATE,
+        padding_side="left",
+    )
+
+
+def make_model(seed: int = 0, *, tied: bool = True) -> LlamaForCausalLM:
+    """Two layers, float32, its random weights decided by the seed."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(CHARACTERS) + 3,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        tie_word_embeddings=tied,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    model = LlamaForCausalLM(config)
+    # Every digit ends a rollout beside the tokenizer's own end token, so that lengths differ.
+    model.generation_config.eos_token_id = [2, *range(3, 13)]
+    return model
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def model() -> LlamaForCausalLM:
+    return make_model()
+
+
+def conversations(count: int) -> list[dict[str, Any]]:
+    """Rows of a TRL dataset: questions with a format demand and an answer."""
+    return [
+        {
+            "prompt": [{"role": "user", "content": f"{'long ' * (i % 3)}{i} + 1 = ? short."}],
+            "instruction": "short.",
+            "answer": str(i + 1),
+        }
+        for i in range(count)
+    ]

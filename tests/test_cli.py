@@ -1,0 +1,613 @@
+"""Recipes and flags: one parser, one kind of complaint, and nothing loaded before it's right."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from distil.cli import load_recipe, main
+from distil.config import (
+    EvalConfig,
+    FeedbackConfig,
+    LoraSettings,
+    ModelConfig,
+    ObjectiveConfig,
+    Recipe,
+    RolloutConfig,
+    TaskConfig,
+    TeacherConfig,
+    TrainConfig,
+    check_recipe,
+)
+from distil.errors import RecipeError
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Write:
+    def write(text: str) -> str:
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text, encoding="utf-8")
+        return str(file)
+
+    return write
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `distil train` and `distil eval` were about to run, in place of running it."""
+    calls: list[Any] = []
+
+    def train(recipe: Recipe, *, resume: bool) -> int:
+        calls.append((recipe, resume))
+        return 0
+
+    def evaluate_model(*arguments: Any) -> int:
+        calls.append(arguments)
+        return 0
+
+    # Their real modules load torch and trl.
+    fakes = {"train": SimpleNamespace(train=train)}
+    fakes["eval"] = SimpleNamespace(evaluate_model=evaluate_model)
+    for name, fake in fakes.items():
+        monkeypatch.setitem(sys.modules, f"distil.commands.{name}", fake)
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
+        monkeypatch.setenv(name, "1")  # the command line sets them: put back afterwards
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    return calls
+
+
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The error message of a command that must fail with exit status 2."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("distil: RecipeError: ")
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+# ---------------------------------------------------------------- nothing is loaded
+
+PROBE = """
+import contextlib, io, json, sys
+from distil.cli import main
+heavy = ("torch", "transformers", "trl", "datasets", "peft", "accelerate", "reasoning_gym", "numpy")
+statuses = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            statuses.append(main(arguments))
+        except SystemExit as stop:
+            statuses.append(stop.code or 0)
+print(json.dumps([statuses, [m for m in heavy if m in sys.modules]]))
+"""
+
+
+def statuses_and_modules(*commands: list[str]) -> tuple[list[int], list[str]]:
+    """Exit statuses of the commands in one fresh process, and what heavy modules it had loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    statuses, loaded = json.loads(done.stdout)
+    return statuses, loaded
+
+
+def test_help_loads_nothing_heavy() -> None:
+    commands = [[], ["--help"], ["-h"], ["train", "--help"], ["eval", "--help"]]
+    commands += [["doctor", "--help"], ["train", str(RECIPES[0]), "--help"]]
+    assert statuses_and_modules(*commands) == ([0] * 7, [])
+
+
+def test_mistakes_are_told_before_anything_is_loaded(recipe_file: Write) -> None:
+    good = str(RECIPES[0])
+    commands = [
+        ["train", good, "--train.stepz", "3"],
+        ["train", good, "--train.steps", "many"],
+        ["train", good, "--train.steps", "0"],
+        ["train", recipe_file("train: {stepz: 3}")],
+        ["train", good + ".missing"],
+        ["train"],
+        ["eval"],
+        ["eval", "some-model", "--eval.samples", "0"],
+        ["trian", good],
+        ["doctor", "now"],
+    ]
+    assert statuses_and_modules(*commands) == ([2] * len(commands), [])
+
+
+def test_the_installed_command_exits_with_2_and_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "distil.cli", "trian"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "distil: RecipeError: There is no command 'trian'. Perhaps you meant 'train'.\n"
+    )
+
+
+# ---------------------------------------------------------------- usage
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_usage_names_every_command(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("usage: distil COMMAND")
+    for command in ("train RECIPE", "eval MODEL", "doctor"):
+        assert f"\n  {command} " in out
+
+
+def test_help_of_train_shows_the_recipes_own_values(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(RECIPES[0]), "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "--train.learning-rate" in out
+    assert str(load_recipe(RECIPES[0]).train.output_dir) in out
+
+
+def test_a_command_far_from_any_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Known: doctor, eval, train." in complaint(["xyz"], capsys)
+
+
+def test_doctor_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "takes no arguments, got --fast" in complaint(["doctor", "--fast"], capsys)
+
+
+# ---------------------------------------------------------------- mistakes in a recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train: {step: 3}", "Unknown field 'train.step'. Perhaps you meant 'steps'."),
+        ("trian: {steps: 3}", "Unknown field 'trian'. Perhaps you meant 'train'."),
+        ("model: {lora: {rnk: 4}}", "Unknown field 'model.lora.rnk'. Perhaps you meant 'rank'."),
+        ("task: {sed: 1}", "Unknown field 'task.sed'. Perhaps you meant 'seed'."),
+        ("steps: 3", "Unknown field 'steps'. Known: eval, feedback, model,"),
+        ("1: 2", "Unknown field '1'."),
+        ("train: {on: 2}", "Unknown field 'train.True'."),
+        ("train: 3", "'train' is 3, and must be a group of fields: gradient_checkpointing,"),
+        ("train:", "'train' is None, and must be a group of fields: "),
+        ("model: {lora: 4}", "'model.lora' is 4, and must be a group of fields: alpha,"),
+        ("train: {steps: many}", "--train.steps: invalid literal for int"),
+        ("train: {steps: 3.5}", "--train.steps: invalid literal for int"),
+        ("train: {steps: true}", "Field 'train.steps' is True, and must be one value"),
+        ("train: {steps: }", "Field 'train.steps' is None, and must be one value"),
+        ("train: {steps: {}}", "Field 'train.steps' is {}, and must be one value"),
+        ("train: {steps: [3]}", "Field 'train.steps' is [3], and must be one value"),
+        ("train: {learning_rate: fast}", "--train.learning-rate: could not convert"),
+        ("task: {instruction: }", "'task.instruction' is None, and must be one value, in quotes"),
+        ("task: {instruction: no}", "'task.instruction' is False, and must be one value, in quo"),
+        ("train: {output_dir: ~}", "Field 'train.output_dir' is None"),
+        ("objective: {baseline: 0}", "'objective.baseline' is 0, and must be true or false."),
+        ("objective: {tail: 'no'}", "Field 'objective.tail' is 'no', and must be true or false."),
+        ("objective: {name: forward_KL}", "invalid choice 'forward_KL' for argument"),
+        ("feedback: {order: [siblings]}", "invalid choice 'siblings' for argument"),
+        ("feedback: {order: {a: b}}", "'feedback.order' is {'a': 'b'}, and must be a list"),
+        ("train: {report_to: }", "Field 'train.report_to' is None, and must be a list of names."),
+        ("task: {options: 3}", "Field 'task.options' is 3, and must be names with one number,"),
+        ("task: {options: [a]}", "Field 'task.options' is ['a'], and must be names with"),
+        ("task: {options: {a: [1, 2]}}", "Field 'task.options' is {'a': [1, 2]}, and must be"),
+        ("task: {options: {a: }}", "Field 'task.options' is {'a': None}, and must be"),
+        ("task: {options: {1: 2}}", "Field 'task.options' is {1: 2}, and must be"),
+        ("- train", "must be groups of fields, such as task: ..."),
+        ("[]", "must be groups of fields, such as task: ..."),
+        ("just words", "must be groups of fields, such as task: ..."),
+        ("train: [", "is no valid YAML: while parsing"),
+        ("train: {steps: 3", "is no valid YAML: while parsing"),
+        ("\x00", "is no valid YAML"),
+    ],
+)
+def test_a_mistake_in_a_recipe_names_file_and_field(
+    recipe_file: Write, capsys: pytest.CaptureFixture[str], text: str, expected: str
+) -> None:
+    file = recipe_file(text)
+    said = complaint(["train", file], capsys)
+    assert expected in said
+    assert file in said
+
+
+def test_a_recipe_that_is_no_text_is_no_valid_yaml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(b"\xff\xfe\xfa")
+    assert "is no valid YAML" in complaint(["train", str(file)], capsys)
+
+
+def test_an_unreadable_recipe_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "missing.yaml"
+    assert f"'{missing}' can't be read: No such file or directory." in complaint(
+        ["train", str(missing)], capsys
+    )
+    (tmp_path / "empty folder").mkdir()
+    assert "No such file" in complaint(["train", str(tmp_path / "empty folder")], capsys)
+
+
+# ---------------------------------------------------------------- mistakes in flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--train.step", "3"], ["--train.step", "Perhaps you meant", "--train.steps"]),
+        (["--train.stepz=3"], ["--train.stepz", "Perhaps you meant", "--train.steps"]),
+        (["--learning-rate", "1e-5"], ["Perhaps you meant", "--train.learning-rate"]),
+        (["--objective.baselin"], ["--objective.baselin", "--objective.baseline"]),
+        (["--train.steps", "many"], ["--train.steps", "'many'"]),
+        (["--train.steps", "3.5"], ["--train.steps", "'3.5'"]),
+        (["--train.steps"], ["Missing value", "--train.steps"]),
+        (["--train.learning-rate", "fast"], ["--train.learning-rate", "'fast'"]),
+        (["--objective.name", "forward_KL"], ["--objective.name", "'forward_kl'"]),
+        (["--feedback.order", "expert", "siblings"], ["--feedback.order", "'sibling'"]),
+        (["--resum"], ["--resum", "--resume"]),
+        (["another.yaml"], ["another.yaml"]),
+    ],
+)
+def test_a_mistake_in_a_flag_names_it_and_the_nearest_right_one(
+    capsys: pytest.CaptureFixture[str], flags: list[str], expected: list[str]
+) -> None:
+    said = complaint(["train", str(RECIPES[0]), *flags], capsys)
+    assert [word for word in expected if word not in said] == []
+
+
+def test_flags_before_the_recipe_are_refused_and_not_run_without_it(
+    started: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags in (["--train.steps", "3"], ["--resume"]):
+        said = complaint(["train", *flags, str(RECIPES[0])], capsys)
+        assert f"distil train RECIPE {flags[0]} ..." in said
+    assert started == []
+
+
+def test_train_without_a_recipe_says_that_it_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "RECIPE" in complaint(["train"], capsys)
+
+
+# ---------------------------------------------------------------- impossible values
+
+
+def with_field(path: str, value: Any) -> Recipe:
+    """The default recipe with one field changed."""
+    group, *inner, name = path.split(".")
+    part = getattr(Recipe(), group)
+    if inner:
+        changed = replace(part, **{inner[0]: replace(getattr(part, inner[0]), **{name: value})})
+    else:
+        changed = replace(part, **{name: value})
+    return replace(Recipe(), **{group: changed})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "demand"),
+    [
+        ("task.train_size", 0, "at least 1"),
+        ("task.eval_size", -1, "at least 0"),
+        ("model.lora.rank", -1, "at least 0"),
+        ("teacher.max_prompt_length", 15, "at least 16"),
+        ("teacher.ema_rate", 0.0, "in (0, 1]"),
+        ("teacher.ema_rate", 1.5, "in (0, 1]"),
+        ("objective.top_k", 0, "at least 1"),
+        ("objective.discount", 0.0, "in (0, 1]"),
+        ("objective.discount", 1.01, "in (0, 1]"),
+        ("objective.future_weight", -0.5, "at least 0"),
+        ("objective.future_weight", float("nan"), "at least 0"),
+        ("rollout.prompts_per_step", 0, "at least 1"),
+        ("rollout.num_generations", 1, "at least 2"),
+        ("rollout.max_completion_length", 0, "at least 1"),
+        ("rollout.temperature", 0.0, "above 0"),
+        ("rollout.temperature", float("nan"), "above 0"),
+        ("rollout.top_p", 0.0, "in (0, 1]"),
+        ("rollout.top_k", -1, "at least 0"),
+        ("train.steps", 0, "at least 1"),
+        ("train.learning_rate", 0.0, "above 0"),
+        ("train.learning_rate", -1e-5, "above 0"),
+        ("train.max_grad_norm", 0.0, "above 0"),
+        ("train.weight_decay", -0.1, "at least 0"),
+        ("train.warmup_steps", -1, "at least 0"),
+        ("train.seed", -1, "at least 0"),
+        ("train.save_every", 0, "at least 1"),
+        ("train.keep_checkpoints", 0, "at least 1"),
+        ("train.log_rollouts", -1, "at least 0"),
+        ("eval.samples", 0, "at least 1"),
+        ("eval.teacher_samples", -1, "at least 0"),
+        ("eval.batch_size", 0, "at least 1"),
+        ("eval.temperature", 0.0, "above 0"),
+        ("eval.top_p", 1.1, "in (0, 1]"),
+        ("eval.top_k", -1, "at least 0"),
+    ],
+)
+def test_an_impossible_value_is_refused_by_name(path: str, value: Any, demand: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        check_recipe(with_field(path, value))
+    assert f"  - {path} is {value}, and must " in str(refused.value)
+    assert demand in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("task.eval_size", 0),
+        ("task.train_size", 8),
+        ("teacher.ema_rate", 1.0),
+        ("objective.top_k", 1),
+        ("objective.future_weight", 0.0),
+        ("rollout.num_generations", 2),
+        ("train.steps", 1),
+        ("train.weight_decay", 0.0),
+        ("train.log_rollouts", 0),
+        ("eval.teacher_samples", 0),
+        ("eval.top_p", 0.9),
+        ("eval.top_k", 20),
+        ("teacher.kind", "ema"),
+    ],
+)
+def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) -> None:
+    recipe = with_field(path, value)
+    assert check_recipe(recipe) is recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (
+            replace(Recipe(), train=TrainConfig(micro_batch=7)),
+            "train.micro_batch is 7, which doesn't divide the 64 rollouts of a step",
+        ),
+        (
+            replace(Recipe(), task=TaskConfig(train_size=4)),
+            "rollout.prompts_per_step is 8, more than the 4 problems there are (task.train_size).",
+        ),
+        (
+            replace(Recipe(), teacher=TeacherConfig(kind="lora_off")),
+            "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0).",
+        ),
+        (
+            replace(Recipe(), rollout=RolloutConfig(top_p=0.9)),
+            "Set rollout.top_p: 1 and rollout.top_k: 0, or objective.future: none.",
+        ),
+        (
+            replace(Recipe(), rollout=RolloutConfig(top_k=20)),
+            "Set rollout.top_p: 1 and rollout.top_k: 0, or objective.future: none.",
+        ),
+        (replace(Recipe(), feedback=FeedbackConfig(order=())), "feedback.order is empty"),
+    ],
+)
+def test_values_that_are_impossible_together_are_refused(recipe: Recipe, expected: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        check_recipe(recipe)
+    assert expected in str(refused.value)
+
+
+def test_the_way_out_that_a_refusal_names_is_taken() -> None:
+    lora = ModelConfig(lora=LoraSettings(rank=8))
+    check_recipe(replace(Recipe(), model=lora, teacher=TeacherConfig(kind="lora_off")))
+    local = ObjectiveConfig(future="none")
+    check_recipe(replace(Recipe(), objective=local, rollout=RolloutConfig(top_p=0.9)))
+
+
+def test_several_impossible_values_are_told_at_once(
+    recipe_file: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = recipe_file("train: {steps: 0, micro_batch: 7}\nobjective: {top_k: 0}")
+    said = complaint(["train", file, "--eval.samples", "0"], capsys)
+    lines = [line for line in said.splitlines() if line.startswith("  - ")]
+    assert [line.split()[1] for line in lines] == [
+        "objective.top_k",
+        "train.steps",
+        "eval.samples",
+        "train.micro_batch",
+    ]
+
+
+# ---------------------------------------------------------------- recipes that are right
+
+
+def holds(taken: Any, given: Any) -> bool:
+    """Whether every value that a file gives is the one that was taken."""
+    if isinstance(given, dict):
+        return all(holds(taken[name], value) for name, value in given.items())
+    return taken == type(taken)(given)
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda f: f.stem)
+def test_every_recipe_that_we_ship_can_run(file: Path, started: list[Any]) -> None:
+    assert main(["train", str(file)]) == 0
+    recipe = check_recipe(load_recipe(file))
+    assert started == [(recipe, False)]
+    assert holds(recipe.as_dict(), yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def test_there_is_a_recipe_to_ship() -> None:
+    assert "demo" in [file.stem for file in RECIPES]
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "{}"])
+def test_an_empty_recipe_is_the_default_one(recipe_file: Write, text: str) -> None:
+    assert load_recipe(recipe_file(text)) == Recipe()
+
+
+def test_every_default_survives_being_written_and_read(recipe_file: Write) -> None:
+    assert load_recipe(recipe_file(yaml.safe_dump(Recipe().as_dict()))) == Recipe()
+
+
+def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write) -> None:
+    options = {"n": -3, "x": 1.5, "tiny": 2e-7, "yes": True, "no": False, "s": "3", "t": "-v"}
+    recipe = Recipe(
+        task=TaskConfig("gcd", {**options, "empty": "", "a b": "c = {d} %s"}, "--brief: 'yes'\n#"),
+        model=ModelConfig("a/b", "bfloat16", LoraSettings(8, 16, 0.05, "q_proj")),
+        feedback=FeedbackConfig(("expert", "sibling"), "random"),
+        teacher=TeacherConfig("ema", 0.05, 512),
+        objective=ObjectiveConfig("jensen_shannon", "none", 0.5, 0.9, False, 7, False),
+        rollout=RolloutConfig(3, 5, 17, 0.7, 0.95, 20, True),
+        train=TrainConfig("-runs/ä b", 3, 2e-5, 1, 0.0, 0.1, 5, True, 2, 3, 4, 0, ("wandb", "x")),
+        eval=EvalConfig(1, 0.6, 0.95, 20, 3, 7, 0),
+    )
+    assert load_recipe(recipe_file(yaml.safe_dump(recipe.as_dict()))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("train: {learning_rate: 2e-5}", "train.learning_rate", 2e-5),  # a string in YAML 1.1
+        ("train: {learning_rate: 2.0e-5}", "train.learning_rate", 2e-5),
+        ("train: {max_grad_norm: 1}", "train.max_grad_norm", 1.0),
+        ("train: {report_to: []}", "train.report_to", ()),
+        ("train: {report_to: [wandb, trackio]}", "train.report_to", ("wandb", "trackio")),
+        ("train: {report_to: wandb}", "train.report_to", ("wandb",)),
+        ("feedback: {order: [expert]}", "feedback.order", ("expert",)),
+        ("objective: {baseline: no}", "objective.baseline", False),
+        ("objective: {baseline: yes}", "objective.baseline", True),
+        ("train: {gradient_checkpointing: on}", "train.gradient_checkpointing", True),
+        ("task: {instruction: ''}", "task.instruction", ""),
+        ("task: {instruction: --resume}", "task.instruction", "--resume"),
+        ("task: {instruction: -5}", "task.instruction", "-5"),
+        ("task: {options: {a: 1, b: x}}", "task.options", {"a": 1, "b": "x"}),
+        ("task: {options: {}}", "task.options", {}),
+    ],
+)
+def test_a_value_reaches_its_field(recipe_file: Write, text: str, path: str, value: Any) -> None:
+    group, name = path.split(".")
+    found = getattr(getattr(load_recipe(recipe_file(text)), group), name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+# ---------------------------------------------------------------- flags over recipes
+
+
+def test_flags_override_the_recipe_and_leave_the_rest(
+    recipe_file: Write, started: list[Any]
+) -> None:
+    file = recipe_file(
+        "train: {steps: 3, learning_rate: 2e-5, report_to: [wandb]}\n"
+        "objective: {baseline: false}\n"
+        "task: {options: {min_terms: 2, max_terms: 2}}\n"
+    )
+    flags = ["--train.steps", "5", "--train.micro_batch=4", "--objective.baseline", "--resume"]
+    flags += ["--task.options.max-terms", "4", "--feedback.order", "expert", "report"]
+    assert main(["train", file, *flags]) == 0
+    [(recipe, resume)] = started
+    expected = Recipe(
+        task=TaskConfig(options={"min_terms": 2, "max_terms": 4}),
+        feedback=FeedbackConfig(order=("expert", "report")),
+        train=TrainConfig(steps=5, learning_rate=2e-5, micro_batch=4, report_to=("wandb",)),
+    )
+    assert (recipe, resume) == (expected, True)
+
+
+def test_a_run_is_resumed_from_its_folder_wherever_that_lies_now(
+    tmp_path: Path, started: list[Any]
+) -> None:
+    recipe = Recipe(train=TrainConfig(output_dir="runs/elsewhere", steps=3))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.as_dict()))
+    assert main(["train", str(tmp_path), "--resume"]) == 0
+    here = replace(recipe, train=replace(recipe.train, output_dir=str(tmp_path)))
+    assert started == [(here, True)]
+
+
+def test_flags_on_resuming_are_not_dropped_in_silence(tmp_path: Path, started: list[Any]) -> None:
+    # Handed on, so that `reopen_run` can refuse what differs.
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(Recipe().as_dict()))
+    flags = ["--train.steps", "5", "--train.output-dir", "elsewhere"]
+    assert main(["train", str(tmp_path), "--resume", *flags]) == 0
+    assert started[0][0].train == TrainConfig(steps=5, output_dir="elsewhere")
+
+
+def test_eval_takes_task_eval_and_length_from_a_recipe(
+    recipe_file: Write, started: list[Any]
+) -> None:
+    file = recipe_file(
+        "task: {name: gcd, train_size: 2}\neval: {samples: 3}\n"
+        "rollout: {prompts_per_step: 2, max_completion_length: 24}\n"
+    )
+    assert main(["eval", "a/b", "--recipe", file, "--eval.seed", "9", "--out", "x.json"]) == 0
+    assert main(["eval", "a/b", f"--recipe={file}", "--max-completion-length", "9"]) == 0
+    assert main(["eval", "a/b"]) == 0
+    task = TaskConfig(name="gcd", train_size=2)
+    assert started == [
+        ("a/b", task, EvalConfig(samples=3, seed=9), 24, "x.json"),
+        ("a/b", task, EvalConfig(samples=3), 9, None),
+        ("a/b", TaskConfig(), EvalConfig(), 256, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--eval.samples", "0"], "eval.samples is 0"),
+        (["--max-completion-length", "0"], "max_completion_length is 0"),
+        (["--eval.sampels", "3"], "--eval.samples"),
+        (["--task.eval-size", "few"], "--task.eval-size"),
+        (["--recipe", "missing.yaml"], "'missing.yaml' can't be read"),
+    ],
+)
+def test_mistakes_in_evals_flags_are_told(
+    started: list[Any], capsys: pytest.CaptureFixture[str], flags: list[str], expected: str
+) -> None:
+    assert expected in complaint(["eval", "a/b", *flags], capsys)
+    assert started == []
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, started: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(recipe: Recipe, *, resume: bool) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["distil.commands.train"], "train", train)
+    assert main(["train", str(RECIPES[0])]) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- defaults
+
+
+def test_the_default_objective_is_the_exact_one() -> None:
+    assert ObjectiveConfig() == ObjectiveConfig(
+        name="forward_cross_entropy",
+        future="sum",
+        future_weight=1.0,
+        discount=1.0,
+        baseline=True,
+        top_k=100,
+        tail=True,
+    )
+
+
+def test_the_default_teacher_is_the_live_student() -> None:
+    assert TeacherConfig() == TeacherConfig(kind="live", ema_rate=0.01, max_prompt_length=10_240)
+
+
+def test_the_default_feedback_prefers_the_students_own_success() -> None:
+    assert FeedbackConfig() == FeedbackConfig(
+        order=("sibling", "report", "expert"), sibling="shortest"
+    )
+
+
+def test_the_default_sampler_is_the_policy_itself() -> None:
+    rollout = RolloutConfig()
+    assert (rollout.temperature, rollout.top_p, rollout.top_k) == (1.0, 1.0, 0)
+
+
+def test_the_defaults_can_run() -> None:
+    assert check_recipe(Recipe()) == Recipe()

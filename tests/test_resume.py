@@ -1,0 +1,82 @@
+"""A run killed at any moment goes on bit for bit, and its logs hold each step once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_model
+from test_trainer import make_trainer
+from transformers import TrainerCallback
+
+STEPS = 5
+OPTIONS: dict[str, Any] = {
+    "max_steps": STEPS,
+    "save_strategy": "steps",
+    "save_steps": 2,
+    "save_total_limit": 2,
+    "teacher": "ema",
+    "teacher_ema_rate": 0.3,
+    "sibling_choice": "random",
+    "log_rollouts": 2,
+}
+
+
+class Kill(TrainerCallback):
+    """SIGKILL to this very process: at the end of a step, or in the middle of saving."""
+
+    def __init__(self, moment: str, step: int) -> None:
+        self._moment, self._step = moment, step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._moment == "step" and state.global_step == self._step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._moment == "save" and state.global_step == self._step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    """Every logged line but for what is a duration."""
+    lines = []
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        for line in (folder / name).read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            timed = [k for k in record if "speed" in k or "time" in k or "per_second" in k]
+            lines.append({k: v for k, v in record.items() if k not in timed})
+    return [line for line in lines if "train_loss" not in line]
+
+
+@pytest.mark.parametrize(("moment", "step"), [("step", 3), ("save", 4)])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, moment: str, step: int) -> None:
+    whole = make_trainer(tmp_path / "whole", **OPTIONS)
+    whole.train()
+    killed = subprocess.run(
+        [sys.executable, __file__, str(tmp_path / "killed"), moment, str(step)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = make_trainer(tmp_path / "killed", model=make_model(), **OPTIONS)
+    resumed.train(resume_from_checkpoint=True)
+    for (name, ours), theirs in zip(
+        whole.model.named_parameters(), resumed.model.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    for name, shadow in whole.teacher._shadow.items():
+        assert torch.equal(shadow, resumed.teacher._shadow[name]), name
+    assert log_lines(tmp_path / "killed") == log_lines(tmp_path / "whole")
+
+
+if __name__ == "__main__":
+    trainer = make_trainer(Path(sys.argv[1]), **OPTIONS)
+    # First in line, so that a kill "while saving" comes before the checkpoint's marker.
+    trainer.callback_handler.callbacks.insert(0, Kill(sys.argv[2], int(sys.argv[3])))
+    trainer.train()

@@ -1,0 +1,246 @@
+"""A run's folder: begun once, taken up again only as it was, its logs never half a line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distil.config import Recipe
+from distil.errors import RunError
+from distil.runs import (
+    begin_run,
+    complete_checkpoint,
+    cut_logs,
+    mark_complete,
+    reopen_run,
+    write_json,
+    write_text,
+)
+
+RECIPE = {"task": {"name": "gcd", "options": {"a": 1}}, "train": {"steps": 3, "output_dir": "x"}}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+# ---------------------------------------------------------------- beginning
+
+
+def test_a_new_run_holds_its_recipe_and_its_environment(tmp_path: Path) -> None:
+    folder = begin_run(tmp_path / "a" / "b", RECIPE, seed=7)
+    assert folder == tmp_path / "a" / "b"
+    assert names(folder) == ["environment.json", "recipe.yaml"]
+    assert yaml.safe_load((folder / "recipe.yaml").read_text()) == RECIPE
+    info = json.loads((folder / "environment.json").read_text())
+    assert sorted(info) == ["git", "machine", "seed", "started", "versions"]
+    assert info["seed"] == 7
+    assert info["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"distil", "torch", "transformers", "trl"} <= set(info["versions"])
+    assert info["machine"]["cpus"] >= 1
+
+
+def test_the_recipe_keeps_its_order_for_a_reader(tmp_path: Path) -> None:
+    folder = begin_run(tmp_path / "run", Recipe().as_dict(), seed=0)
+    groups = [x for x in (folder / "recipe.yaml").read_text().splitlines() if x[0].isalpha()]
+    assert " ".join(groups) == ("task: model: feedback: teacher: objective: rollout: train: eval:")
+
+
+def test_a_folder_that_exists_already_is_used_if_no_run_lies_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    begin_run(tmp_path, RECIPE, seed=0)
+    assert names(tmp_path) == ["environment.json", "notes.txt", "recipe.yaml"]
+
+
+def test_an_existing_run_is_never_written_over(tmp_path: Path) -> None:
+    begin_run(tmp_path, RECIPE, seed=0)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(RunError, match=r"already holds a run.*--resume.*--train\.output-dir"):
+        begin_run(tmp_path, {"task": {"name": "other"}}, seed=1)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("below", ["", "run", "a/b"])
+def test_a_folder_that_cannot_be_written_is_told_with_the_reason(
+    tmp_path: Path, below: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    with pytest.raises(RunError, match=r"can't be written \((File exists|Not a directory)\)"):
+        begin_run(file / below, RECIPE, seed=0)
+    assert file.read_text() == "not a folder"
+
+
+# ---------------------------------------------------------------- taking up again
+
+
+def test_the_same_recipe_may_go_on(tmp_path: Path) -> None:
+    begin_run(tmp_path, Recipe().as_dict(), seed=0)
+    assert reopen_run(tmp_path, Recipe().as_dict()) == tmp_path
+
+
+def test_another_output_dir_is_no_difference(tmp_path: Path) -> None:
+    begin_run(tmp_path, RECIPE, seed=0)
+    moved = {**RECIPE, "train": {"steps": 3, "output_dir": "elsewhere"}}
+    assert reopen_run(tmp_path, moved) == tmp_path
+
+
+def test_every_difference_is_told(tmp_path: Path) -> None:
+    begin_run(tmp_path, RECIPE, seed=0)
+    other = {
+        "task": {"name": "gcd", "options": {"a": 2, "b": 3}},
+        "train": {"steps": 5, "output_dir": "y"},
+        "eval": {"samples": 2},
+    }
+    with pytest.raises(RunError) as refused:
+        reopen_run(tmp_path, other)
+    lines = [line for line in str(refused.value).splitlines() if line.startswith("  ")]
+    assert lines == [
+        "  task.options.a: was 1, is 2",
+        "  task.options.b: was None, is 3",
+        "  train.steps: was 3, is 5",
+        "  eval: was None, is {'samples': 2}",
+    ]
+    assert f"distil train {tmp_path} --resume" in str(refused.value)
+
+
+def test_a_folder_without_a_run_cannot_be_taken_up(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run to resume \(No such file or directory\)"):
+        reopen_run(tmp_path / "missing", RECIPE)
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def checkpoint(folder: Path, step: int, *, complete: bool = True) -> Path:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir()
+    (path / "model.safetensors").write_bytes(b"weights")
+    if complete:
+        mark_complete(path, step)
+    return path
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_largest_number(tmp_path: Path) -> None:
+    for step in (8, 9, 100, 20):
+        checkpoint(tmp_path, step)
+    assert complete_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+
+
+def test_a_checkpoint_without_its_marker_is_passed_over(tmp_path: Path) -> None:
+    whole = checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 20, complete=False)
+    assert complete_checkpoint(tmp_path) == whole
+
+
+def test_a_complete_checkpoint_may_be_named_itself(tmp_path: Path) -> None:
+    older = checkpoint(tmp_path, 10)
+    checkpoint(tmp_path, 20)
+    assert complete_checkpoint(older) == older
+
+
+def test_other_folders_are_no_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    mark_complete(tmp_path / "model", 99)
+    assert complete_checkpoint_or_none(tmp_path) is None
+    whole = checkpoint(tmp_path, 1)
+    assert complete_checkpoint(tmp_path) == whole
+
+
+def complete_checkpoint_or_none(folder: Path) -> Path | None:
+    try:
+        return complete_checkpoint(folder)
+    except RunError:
+        return None
+
+
+def test_without_a_complete_checkpoint_there_is_nothing_to_resume_from(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 20, complete=False)
+    for folder in (tmp_path, tmp_path / "checkpoint-20", tmp_path / "missing"):
+        with pytest.raises(RunError, match=r"no complete checkpoint.*train\.save_every"):
+            complete_checkpoint(folder)
+
+
+# ---------------------------------------------------------------- logs
+
+
+def line(step: int, **fields: Any) -> str:
+    return json.dumps({"step": step, **fields}, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize("log", ["metrics.jsonl", "rollouts.jsonl"])
+def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path, log: str) -> None:
+    (tmp_path / log).write_text(line(1) + line(2) + line(2) + line(3) + line(10))
+    cut_logs(tmp_path, 2)
+    assert (tmp_path / log).read_text() == line(1) + line(2) + line(2)
+
+
+def test_a_half_written_last_line_is_dropped(tmp_path: Path) -> None:
+    whole = line(1, completion="5 €")
+    log = tmp_path / "rollouts.jsonl"
+    for cut in range(1, len(whole.encode())):
+        log.write_bytes(whole.encode() + whole.encode()[:-cut])
+        cut_logs(tmp_path, 5)
+        kept = whole * (2 if cut == 1 else 1)  # only the newline was missing
+        assert log.read_bytes() == kept.encode()
+
+
+@pytest.mark.parametrize("text", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "ü€😀"])
+def test_a_line_ends_nowhere_but_at_its_newline(tmp_path: Path, text: str) -> None:
+    whole = line(1, completion=f"before{text}after") + line(2, completion=text)
+    (tmp_path / "rollouts.jsonl").write_bytes(whole.encode())
+    cut_logs(tmp_path, 2)
+    assert (tmp_path / "rollouts.jsonl").read_bytes() == whole.encode()
+
+
+def test_a_run_that_has_logged_nothing_has_nothing_to_cut(tmp_path: Path) -> None:
+    cut_logs(tmp_path, 3)
+    assert names(tmp_path) == []
+    (tmp_path / "metrics.jsonl").write_text("")
+    cut_logs(tmp_path, 3)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_other_files_of_the_run_are_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(line(9))
+    cut_logs(tmp_path, 0)
+    assert (tmp_path / "results.json").read_text() == line(9)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def test_writing_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_text(file, "a longer text, ä€😀\n")
+    write_text(file, "new\n")
+    assert file.read_text(encoding="utf-8") == "new\n"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_kill_while_writing_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(number: int) -> None:
+        raise KeyboardInterrupt
+
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    monkeypatch.setattr("os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(file, "new")
+    assert file.read_text() == "old"
+    monkeypatch.undo()
+    write_text(file, "newer")  # what the kill left behind is in nobody's way
+    assert file.read_text() == "newer"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_json_is_written_for_people(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"text": "ä€", "n": [1]})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == (
+        '{\n "text": "ä€",\n "n": [\n  1\n ]\n}\n'
+    )

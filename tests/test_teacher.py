@@ -1,0 +1,173 @@
+"""Teachers: what moves, in which direction, in which precision, and what is restored."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_model
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from distil.errors import RunError, TrainingError
+from distil.teacher import LiveTeacher, LoraOffTeacher, ShadowTeacher, make_teacher
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def nudge(model: nn.Module, amount: float) -> None:
+    """A stand-in for an optimiser step."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += amount
+
+
+def lora_model() -> nn.Module:
+    config = LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "v_proj"])
+    return get_peft_model(make_model(), config)
+
+
+IDS = torch.tensor([[1, 5, 9, 14]])
+
+
+def logits(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+def test_live_teacher_is_the_student() -> None:
+    model = make_model()
+    teacher = make_teacher("live", model, 0.1)
+    assert isinstance(teacher, LiveTeacher)
+    nudge(model, 0.1)
+    now = logits(model)
+    with teacher.scoring(model):
+        assert torch.equal(logits(model), now)
+
+
+def test_frozen_teacher_stays_the_start_model_and_the_student_comes_back() -> None:
+    model = make_model()
+    start = logits(model)
+    teacher = make_teacher("frozen", model, 0.1)
+    for _ in range(3):
+        nudge(model, 0.05)
+        teacher.after_step(model)
+    student, before = logits(model), weights(model)
+    with teacher.scoring(model):
+        assert torch.equal(logits(model), start)
+    assert torch.equal(logits(model), student)
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_ema_moves_by_its_rate_towards_the_student() -> None:
+    model = make_model()
+    start = weights(model)
+    teacher = ShadowTeacher(model, 0.25)
+    nudge(model, 1.0)
+    teacher.after_step(model)  # start + 0.25
+    nudge(model, 1.0)
+    teacher.after_step(model)  # 0.75 * 0.25 + 0.25 * 2 = 0.6875
+    with teacher.scoring(model):
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter.data, start[name] + 0.6875, rtol=0, atol=1e-6)
+
+
+def test_ema_shadow_moves_where_bfloat16_would_not() -> None:
+    model = make_model().to(torch.bfloat16)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    teacher = ShadowTeacher(model, 0.001)
+    nudge(model, 0.5)
+    for _ in range(100):
+        teacher.after_step(model)
+    expected = 1.5 - 0.5 * 0.999**100
+    shadow = next(iter(teacher._shadow.values()))
+    assert shadow.dtype == torch.float32
+    assert shadow.flatten()[0].item() == pytest.approx(expected, abs=1e-4)
+    one_step = torch.tensor(1.0, dtype=torch.bfloat16).lerp(torch.tensor(1.5).bfloat16(), 0.001)
+    assert one_step == 1.0  # what an average kept in bfloat16 would do: nothing
+
+
+@pytest.mark.parametrize("kind", ["frozen", "ema", "lora_off"])
+def test_the_student_comes_back_after_an_exception(kind: str) -> None:
+    model = lora_model() if kind == "lora_off" else make_model()
+    teacher = make_teacher(kind, model, 0.5)
+    nudge(model, 0.1)
+    student = logits(model)
+
+    def failing_pass() -> None:
+        with teacher.scoring(model):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        failing_pass()
+    assert torch.equal(logits(model), student)
+
+
+def test_lora_off_and_frozen_are_the_base_model_under_an_adapter() -> None:
+    model = lora_model()
+    start = logits(model)
+    teachers = [make_teacher(kind, model, 0.1) for kind in ("lora_off", "frozen")]
+    nudge(model, 0.1)
+    assert not torch.allclose(logits(model), start)
+    for teacher in teachers:
+        assert isinstance(teacher, LoraOffTeacher)  # a fresh adapter: nothing to copy
+        with teacher.scoring(model):
+            assert torch.equal(logits(model), start)
+
+
+def test_frozen_teacher_of_a_trained_adapter_keeps_that_adapter() -> None:
+    model = lora_model()
+    nudge(model, 0.1)
+    start = logits(model)
+    teacher = make_teacher("frozen", model, 0.1)
+    nudge(model, 0.1)
+    with teacher.scoring(model):
+        torch.testing.assert_close(logits(model), start, rtol=0, atol=1e-5)
+
+
+def test_ema_under_lora_averages_the_product_and_not_the_factors() -> None:
+    model = lora_model()
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    base = layer.base_layer.weight.detach().clone()
+    teacher = ShadowTeacher(model, 0.5)
+    nudge(model, 0.2)
+    product = layer.get_delta_weight("default").detach()
+    teacher.after_step(model)
+    with teacher.scoring(model):
+        torch.testing.assert_close(layer.base_layer.weight.data, base + 0.5 * product)
+        assert layer.disable_adapters
+    assert not layer.disable_adapters
+    assert torch.equal(layer.base_layer.weight, base)
+
+
+def test_ema_is_saved_and_read_back(tmp_path: Path) -> None:
+    model = make_model()
+    teacher = ShadowTeacher(model, 0.3)
+    nudge(model, 0.1)
+    teacher.after_step(model)
+    teacher.save(tmp_path)
+    other = ShadowTeacher(make_model(), 0.3)
+    other.load(tmp_path)
+    assert all(torch.equal(v, other._shadow[k]) for k, v in teacher._shadow.items())
+
+
+def test_a_checkpoint_without_this_ema_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no teacher"):
+        ShadowTeacher(make_model(), 0.3).load(tmp_path)
+    ShadowTeacher(nn.Linear(2, 3), 0.3).save(tmp_path)
+    with pytest.raises(RunError, match="another model"):
+        ShadowTeacher(make_model(), 0.3).load(tmp_path)
+
+
+def test_impossible_teachers_are_refused() -> None:
+    model = make_model()
+    with pytest.raises(TrainingError, match="no adapter"), LoraOffTeacher().scoring(model):
+        pass
+    with pytest.raises(ValueError, match="rate"):
+        ShadowTeacher(model, 1.5)
+    with pytest.raises(ValueError, match="Unknown teacher"):
+        make_teacher("emma", model, 0.1)

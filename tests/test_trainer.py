@@ -1,0 +1,466 @@
+"""The trainer on TRL's seam: alignment, padding, micro-batches, masks, teachers, errors, files."""
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import conversations, make_model, make_tokenizer
+from datasets import Dataset
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+
+from distil import DistILConfig, DistILTrainer, Feedback
+from distil.errors import FeedbackError, RecipeError, RunError, TrainingError
+from distil.objectives import forward_cross_entropy, future_credit, leave_one_out
+
+
+
+def by_length(completions: list[Any], **columns: Any) -> list[float]:
+    """A reward that some rollouts of a group get and others don't."""
+    return [float(len(c[0]["content"]) % 2) for c in completions]
+
+
+def solution(prompts: list[Any], answer: list[str], **columns: Any) -> list[Feedback]:
+    return [Feedback(demonstration=f"the answer is {a}") for a in answer]
+
+
+def make_trainer(folder: Path, *, model: Any = None, **options: Any) -> DistILTrainer:
+    """A trainer of 2 prompts x 4 rollouts a step on the toy model; options override anything."""
+    trainer_options = {
+        "reward_funcs": options.pop("reward_funcs", by_length),
+        "feedback_funcs": options.pop("feedback_funcs", solution),
+        "peft_config": options.pop("peft_config", None),
+        "rollout_func": options.pop("rollout_func", None),
+        "train_dataset": options.pop("train_dataset", Dataset.from_list(conversations(8))),
+    }
+    settings = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "num_generations": 4,
+        "max_completion_length": 6,
+        "max_steps": 2,
+        "learning_rate": 1e-2,
+        "support_top_k": 5,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "disable_tqdm": True,
+        "seed": 3,
+    }
+    return DistILTrainer(
+        make_model() if model is None else model,
+        args=DistILConfig(**(settings | options)),
+        processing_class=make_tokenizer(),
+        **trainer_options,
+    )
+
+
+def generation_batch(trainer: DistILTrainer) -> dict[str, Any]:
+    """One generation batch with teacher scores, as TRL would split it into micro-batches."""
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    rows = [r for r in conversations(2) for _ in range(4)]
+    torch.manual_seed(11)
+    return trainer._generate_and_score_completions(rows)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def gradient(trainer: DistILTrainer, batches: list[dict[str, Any]]) -> Tensor:
+    """The parameters' gradient after the loss of each micro-batch."""
+    trainer.model.zero_grad()
+    for batch in batches:
+        trainer._compute_loss(trainer.model, batch).backward()
+    parts = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+    return torch.cat(parts)
+
+
+def rows_of(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+    return {k: v[rows] if v.dim() > 0 else v for k, v in batch.items()}
+
+
+def plain_gradient(
+    trainer: DistILTrainer, batch: dict[str, Any], teacher_prompts: list[str]
+) -> Tensor:
+    """The same gradient the long way: full logits, row by row, no padding, no chunks."""
+    model, encode = trainer.model, trainer.processing_class
+    costs, logps = [], []
+    for row, text in enumerate(teacher_prompts):
+        length = int(batch["completion_mask"][row].sum())
+        completion = batch["completion_ids"][row, :length]
+        student_prompt = batch["prompt_ids"][row][batch["prompt_mask"][row] > 0]
+        teacher_prompt = torch.tensor(encode(text)["input_ids"])
+
+        def scores(prompt: Tensor, completion: Tensor = completion) -> Tensor:
+            logits = model(input_ids=torch.cat([prompt, completion])[None]).logits[0]
+            return logits[len(prompt) - 1 : -1].log_softmax(-1)
+
+        with torch.no_grad():
+            teacher = scores(teacher_prompt)
+        student = scores(student_prompt)
+        top = teacher.topk(trainer.args.support_top_k)
+        tail = [
+            torch.log1p(-x.exp().sum(-1, keepdim=True))
+            for x in (top.values, student.gather(-1, top.indices))
+        ]
+        q = torch.cat([top.values, tail[0]], -1)
+        p = torch.cat([student.gather(-1, top.indices), tail[1]], -1)
+        costs.append(-(q.exp() * p).sum(-1))
+        logps.append(student.gather(-1, completion[:, None])[:, 0])
+    cost = torch.nn.utils.rnn.pad_sequence(costs, batch_first=True)
+    logp = torch.nn.utils.rnn.pad_sequence(logps, batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(c)) for c in costs], batch_first=True)
+    credit = future_credit(cost, mask)
+    credit = credit - leave_one_out(credit, mask, 4)
+    loss = ((cost + logp * credit) * mask).sum() / mask.sum()
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def teacher_texts(trainer: DistILTrainer) -> list[str]:
+    """The teacher prompts that the trainer says it used, rendered."""
+    records = trainer.rollout_log._records
+    render = trainer.processing_class.apply_chat_template
+    return [
+        render(r["teacher_prompt"], tokenize=False, add_generation_prompt=True) for r in records
+    ]
+
+
+def test_the_seam_has_the_signatures_it_was_built_on() -> None:
+    expected = {
+        "_generate_and_score_completions": ["self", "inputs"],
+        "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+        "_compute_loss": ["self", "model", "inputs"],
+    }
+    for name, arguments in expected.items():
+        assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == arguments
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradient_equals_the_plain_computation(tmp_path: Path, tied: bool) -> None:
+    trainer = make_trainer(tmp_path, model=make_model(tied=tied), feedback_order=["expert"])
+    batch = generation_batch(trainer)
+    texts = teacher_texts(trainer)
+    assert len({int(n) for n in batch["completion_mask"].sum(1)}) > 1  # lengths differ
+    halves = [rows_of(batch, [0, 2, 4, 6]), rows_of(batch, [1, 3, 5, 7])]
+    ours = gradient(trainer, halves).clone()
+    torch.testing.assert_close(ours, plain_gradient(trainer, batch, texts), rtol=1e-4, atol=1e-6)
+    assert ours.abs().max() > 1e-3
+
+
+def test_one_batch_or_many_micro_batches_in_any_order_give_one_gradient(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=8)
+    batch = generation_batch(trainer)
+    whole = gradient(trainer, [batch]).clone()
+    for splits in ([[3], [1], [0], [7], [2], [6], [5], [4]], [[5, 0, 3], [1, 7], [2, 4, 6]]):
+        parts = gradient(trainer, [rows_of(batch, rows) for rows in splits])
+        torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_padding_on_either_side_changes_nothing(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    batch = generation_batch(trainer)
+    padded = dict(batch)
+    pad = torch.nn.functional.pad
+    padded["prompt_ids"] = pad(batch["prompt_ids"], (5, 0), value=2)
+    padded["prompt_mask"] = pad(batch["prompt_mask"], (5, 0))
+    padded["completion_ids"] = pad(batch["completion_ids"], (0, 4), value=2)
+    for name in ("completion_mask", "active", "teacher_entropy", "baseline"):
+        padded[name] = pad(batch[name], (0, 4))
+    for name in ("support_ids", "teacher_logps"):
+        padded[name] = pad(batch[name], (0, 0, 0, 4))
+    torch.testing.assert_close(
+        gradient(trainer, [padded]), gradient(trainer, [batch]).clone(), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_teacher_batch_size_changes_no_score(tmp_path: Path) -> None:
+    one = generation_batch(
+        make_trainer(tmp_path / "a", per_device_train_batch_size=8, gradient_accumulation_steps=1)
+    )
+    two = generation_batch(
+        make_trainer(tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=8)
+    )
+    assert torch.equal(one["completion_ids"], two["completion_ids"])
+    torch.testing.assert_close(one["teacher_logps"], two["teacher_logps"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(one["baseline"], two["baseline"], rtol=0, atol=1e-5)
+
+
+def test_rows_without_a_context_enter_neither_sums_nor_means(tmp_path: Path) -> None:
+    def only_first_prompt(prompts: list[Any], answer: list[str], **columns: Any) -> list[Any]:
+        return [Feedback(demonstration="one") if a == "1" else None for a in answer]
+
+    trainer = make_trainer(tmp_path, feedback_funcs=only_first_prompt, feedback_order=["expert"])
+    batch = generation_batch(trainer)
+    assert batch["active"][4:].sum() == 0
+    assert batch["active_count"] == batch["completion_mask"][:4].sum()
+    alone = gradient(trainer, [rows_of(batch, [0, 1, 2, 3])]).clone()
+    torch.testing.assert_close(gradient(trainer, [batch]), alone, rtol=1e-5, atol=1e-7)
+
+
+def test_a_batch_without_any_context_gives_a_zero_loss_that_trains(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, feedback_funcs=[], feedback_order=["report"])
+    before = {n: p.clone() for n, p in trainer.model.named_parameters()}
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert [log["loss"] for log in logs] == [0.0, 0.0]
+    assert logs[0]["feedback/none"] == 1.0
+    assert all(torch.equal(p, before[n]) for n, p in trainer.model.named_parameters())
+
+
+def test_tool_tokens_are_masked_but_read(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, feedback_order=["expert"])
+    batch = generation_batch(trainer)
+    row = int(batch["completion_mask"].sum(1).argmax())
+    assert batch["completion_mask"][row].sum() >= 3
+    masked = dict(batch)
+    masked["active"] = batch["active"].clone()
+    masked["active"][row, 1] = 0
+    with torch.no_grad():
+        scores = trainer._score_student(trainer.model, masked)
+        whole = trainer._score_student(trainer.model, batch)
+    assert scores.cost[row, 1] == 0
+    torch.testing.assert_close(scores.cost[row, 2:], whole.cost[row, 2:])
+
+
+def test_sampler_mismatch_ratios_of_trl_are_used(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    batch = generation_batch(trainer)
+    plain = gradient(trainer, [batch]).clone()
+    batch["importance_sampling_ratio"] = torch.full(batch["completion_ids"].shape, 0.5)
+    torch.testing.assert_close(gradient(trainer, [batch]), 0.5 * plain)
+
+
+def test_training_moves_the_student_to_the_teacher(tmp_path: Path) -> None:
+    trainer = make_trainer(
+        tmp_path, max_steps=15, teacher="frozen", divergence="forward_kl", future="none",
+        feedback_order=["expert"], learning_rate=2e-2, lr_scheduler_type="constant",
+    )  # fmt: skip
+    trainer.train()
+    costs = [log["distil/cost"] for log in trainer.state.log_history if "distil/cost" in log]
+    assert sum(costs[-3:]) < 0.6 * sum(costs[:3])
+
+
+def test_metrics_and_rollouts_are_written(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, log_rollouts=3)
+    trainer.train()
+    metrics = lines(tmp_path / "metrics.jsonl")
+    first = metrics[0]
+    for name in (
+        "distil/cost", "distil/future_credit", "distil/future_credit_max", "distil/future_share",
+        "distil/agreement", "feedback/sibling", "feedback/report", "feedback/expert",
+        "feedback/none", "feedback/cut", "feedback/ungraded", "teacher/entropy", "student/entropy",
+        "speed/sampling_tokens_per_second", "speed/teacher_tokens_per_second",
+        "speed/student_tokens_per_second", "completions/mean_length", "completions/clipped_ratio",
+        "grad_norm", "reward",
+    ):  # fmt: skip
+        assert isinstance(first[name], float | int), name
+    assert 0 <= first["distil/agreement"] <= 1
+    shares = [first[f"feedback/{kind}"] for kind in ("sibling", "report", "expert", "none")]
+    assert sum(shares) == pytest.approx(1)
+    rollouts = lines(tmp_path / "rollouts.jsonl")
+    assert [r["step"] for r in rollouts] == [1] * 8 + [2] * 8
+    detailed = [r for r in rollouts if "tokens" in r]
+    assert len(detailed) == 6
+    tokens = detailed[0]["tokens"]
+    assert len({len(values) for values in tokens.values()}) == 1
+    text = "".join(t for t in tokens["text"] if t not in ("<|end|>", "<unk>", "<|start|>"))
+    assert text == detailed[0]["completion"]
+    assert tokens["mask"] == [1] * len(tokens["mask"])
+
+
+def test_logged_cost_is_the_mean_over_all_active_tokens(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_steps=1, log_rollouts=8)
+    trainer.train()
+    metrics = lines(tmp_path / "metrics.jsonl")[0]
+    records = [r["tokens"] for r in lines(tmp_path / "rollouts.jsonl")]
+    costs = [c for r in records for c in r["cost"]]
+    assert metrics["distil/cost"] == pytest.approx(sum(costs) / len(costs), abs=1e-4)
+
+
+def test_siblings_come_before_the_expert_and_from_the_same_group(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, feedback_order=["sibling", "expert"])
+    generation_batch(trainer)
+    records = trainer.rollout_log._records
+    for record in records:
+        others = [
+            r["completion"]
+            for r in records
+            if r["group"] == record["group"] and r["row"] != record["row"] and r["reward"] == 1
+        ]
+        kind = "sibling" if any(o.strip() for o in others) else "expert"
+        assert record["context"] == kind
+        if kind == "sibling":
+            shown = record["teacher_prompt"][0]["content"]
+            assert min((o.strip() for o in others if o.strip()), key=len) in shown
+
+
+@pytest.mark.parametrize("kind", ["live", "frozen", "ema"])
+def test_teachers_run_on_full_parameters(tmp_path: Path, kind: str) -> None:
+    trainer = make_trainer(tmp_path, teacher=kind, teacher_ema_rate=0.5)
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("kind", ["live", "frozen", "lora_off", "ema"])
+def test_teachers_run_on_lora(tmp_path: Path, kind: str) -> None:
+    from peft import LoraConfig
+
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = make_trainer(tmp_path, teacher=kind, teacher_ema_rate=0.5, peft_config=lora)
+    base = {n: p.clone() for n, p in trainer.model.named_parameters() if "lora_" not in n}
+    trainer.train()
+    assert all(torch.equal(p, base[n]) for n, p in trainer.model.named_parameters() if n in base)
+    moved = [p.abs().max() for n, p in trainer.model.named_parameters() if "lora_B" in n]
+    assert max(moved) > 0
+
+
+def test_a_saved_model_is_a_hugging_face_model(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    for (name, ours), theirs in zip(
+        trainer.model.named_parameters(), loaded.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+
+
+def broken(completions: list[Any], **columns: Any) -> list[float]:
+    raise KeyError("gold")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward_funcs": broken}, "step 1 failed with KeyError"),
+        ({"reward_funcs": lambda completions, **c: [1.0]}, "one reward per completion|1 rewards"),
+        ({"reward_funcs": lambda completions, **c: 1.0}, "TypeError"),
+        ({"feedback_funcs": broken}, "'broken' raised KeyError"),
+        ({"feedback_funcs": lambda **c: ["a"]}, "1 answers for 8"),
+        ({"feedback_funcs": lambda completions, **c: [3] * len(completions)}, "returned a int"),
+    ],
+)
+def test_broken_reward_and_feedback_functions_are_named(
+    tmp_path: Path, options: dict[str, Callable[..., Any]], message: str
+) -> None:
+    with pytest.raises(FeedbackError, match=message):
+        make_trainer(tmp_path, **options).train()
+
+
+def test_ungraded_rollouts_are_no_successes_and_are_counted(tmp_path: Path) -> None:
+    def sometimes(completions: list[Any], **columns: Any) -> list[float | None]:
+        return [None if i % 4 == 0 else 1.0 for i in range(len(completions))]
+
+    trainer = make_trainer(tmp_path, reward_funcs=sometimes)
+    trainer.train()
+    log = next(x for x in trainer.state.log_history if "feedback/ungraded" in x)
+    assert log["feedback/ungraded"] == 0.25
+
+
+def test_a_non_finite_loss_stops_before_the_weights_change(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    batch = generation_batch(trainer)
+    batch["teacher_logps"][0, 0, 0] = torch.nan
+    with pytest.raises(TrainingError, match=r"loss of step 1 is nan"):
+        trainer._compute_loss(trainer.model, batch)
+
+
+def test_another_chat_template_for_the_teacher_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    batch = generation_batch(trainer)
+    with pytest.raises(TrainingError, match="chat template"):
+        trainer._check_same_template(batch, [{"role": "user", "content": "other"}])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps_per_generation": 4}, "older policy"),
+        ({"num_iterations": 2}, "older policy"),
+        ({"top_p": 0.9}, "another policy"),
+        ({"top_k": 5}, "another policy"),
+        ({"support_top_k": 0}, "support_top_k"),
+    ],
+)
+def test_settings_that_would_bias_the_gradient_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_trainer(tmp_path, **options)
+
+
+def test_local_credit_may_use_a_cut_sampler(tmp_path: Path) -> None:
+    make_trainer(tmp_path, top_p=0.9, future="none").train()
+
+
+def test_an_empty_dataset_and_a_plain_grpo_config_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="empty"):
+        make_trainer(tmp_path, train_dataset=Dataset.from_list([]))
+    with pytest.raises(TypeError, match="DistILConfig"):
+        DistILTrainer(make_model(), by_length, GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
+
+
+def test_long_feedback_is_cut_and_counted(tmp_path: Path) -> None:
+    def long(completions: list[Any], **columns: Any) -> list[Feedback]:
+        return [Feedback(demonstration="word " * 100) for _ in completions]
+
+    trainer = make_trainer(
+        tmp_path, feedback_funcs=long, feedback_order=["expert"], max_teacher_prompt_length=150
+    )
+    trainer.train()
+    log = next(x for x in trainer.state.log_history if "feedback/cut" in x)
+    assert log["feedback/cut"] == 1.0
+    records = lines(tmp_path / "rollouts.jsonl")
+    for record in records:
+        content = record["teacher_prompt"][0]["content"]
+        assert content.startswith(record["prompt"][0]["content"])
+        assert content.endswith("short.")
+
+
+def test_plain_text_prompts_work(tmp_path: Path) -> None:
+    rows = Dataset.from_list([{"prompt": f"{i} + 1 = ", "answer": str(i + 1)} for i in range(8)])
+
+    def reward(completions: list[str], **columns: Any) -> list[float]:
+        return [float(len(c) % 2) for c in completions]
+
+    trainer = make_trainer(tmp_path, train_dataset=rows, reward_funcs=reward)
+    trainer.train()
+    record = lines(tmp_path / "rollouts.jsonl")[0]
+    assert record["teacher_prompt"].endswith(record["prompt"])
+
+
+def test_evaluation_of_trl_works_and_writes_no_rollouts(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, per_device_eval_batch_size=4)
+    metrics = trainer.evaluate(Dataset.from_list(conversations(2)))
+    assert metrics["eval_distil/cost"] > 0
+    assert not (tmp_path / "rollouts.jsonl").exists()
+
+
+def test_cost_matches_the_public_objective_on_the_logged_tokens(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, support_top_k=10_000, support_tail=False)
+    batch = generation_batch(trainer)
+    with torch.no_grad():
+        scores = trainer._score_student(trainer.model, batch)
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+        attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+        positions = (attention.cumsum(-1) - 1).clamp(min=0)
+        logits = trainer.model(
+            input_ids=ids, attention_mask=attention, position_ids=positions
+        ).logits
+    length = batch["completion_ids"].shape[1]
+    full = logits[:, -length - 1 : -1].log_softmax(-1).gather(-1, batch["support_ids"])
+    expected = forward_cross_entropy(full, batch["teacher_logps"]) * batch["active"]
+    torch.testing.assert_close(scores.cost, expected, rtol=0, atol=1e-5)
