@@ -504,7 +504,16 @@ def test_flags_override_the_recipe_and_leave_the_rest(
         "task: {options: {min_terms: 2, max_terms: 2}}\n"
     )
     flags = ["--train.steps", "5", "--train.micro_batch=4", "--objective.baseline", "--resume"]
-    flags += ["--task.options.max-terms", "4", "--feedback.order", "expert", "report"]
+    flags += [
+        "--task.options",
+        "min_terms",
+        "2",
+        "max_terms",
+        "4",
+        "--feedback.order",
+        "expert",
+        "report",
+    ]
     assert main(["train", file, *flags]) == 0
     [(recipe, resume)] = started
     expected = Recipe(
@@ -513,6 +522,17 @@ def test_flags_override_the_recipe_and_leave_the_rest(
         train=TrainConfig(steps=5, learning_rate=2e-5, micro_batch=4, report_to=("wandb",)),
     )
     assert (recipe, resume) == (expected, True)
+
+
+def test_options_of_the_recipe_stay_with_their_dataset(
+    recipe_file: Write, started: list[Any]
+) -> None:
+    file = recipe_file("task: {name: chain_sum, options: {min_terms: 2}}\n")
+    assert main(["train", file]) == 0
+    assert main(["train", file, "--task.name", "gcd"]) == 0
+    assert main(["train", file, "--task.name", "gcd", "--task.options", "max_value", "30"]) == 0
+    options = [recipe.task.options for recipe, _ in started]
+    assert options == [{"min_terms": 2}, {}, {"max_value": 30}]
 
 
 def test_a_run_is_resumed_from_its_folder_wherever_that_lies_now(

@@ -12,7 +12,6 @@ from datasets import Dataset
 from test_trainer import make_trainer
 
 
-
 def canned(prompts: list[Any], trainer: Any) -> dict[str, Any]:
     """Completions that depend on the prompt and on the rollout's place in the whole batch only.
 

@@ -112,10 +112,10 @@ def _train(argv: list[str]) -> int:
     if argv and argv[0].startswith("-") and not {"-h", "--help"} & set(argv):
         raise RecipeError(f"The recipe comes before the flags: distil train RECIPE {argv[0]} ...")
     base = load_recipe(argv[0]) if argv and not argv[0].startswith("-") else Recipe()
-    flags = _parse(
-        TrainFlags, argv, prog="distil train", default=TrainFlags(tyro.MISSING, recipe=base)
-    )
-    recipe = check_recipe(flags.recipe)
+    default = TrainFlags(tyro.MISSING, recipe=replace(base, task=_without_options(base.task)))
+    flags = _parse(TrainFlags, argv, prog="distil train", default=default)
+    task = _with_options(flags.recipe.task, base.task)
+    recipe = check_recipe(replace(flags.recipe, task=task))
     # A run's folder may have been moved since; --train.output-dir, if given, stands.
     redirected = recipe.train.output_dir != base.train.output_dir
     if flags.resume and Path(flags.recipe_file).is_dir() and not redirected:
@@ -127,20 +127,20 @@ def _train(argv: list[str]) -> int:
 
 
 def _eval(argv: list[str]) -> int:
-    default = EvalFlags(tyro.MISSING)
+    base, default = TaskConfig(), EvalFlags(tyro.MISSING)
     if (file := _value_of("--recipe", argv)) is not None:
         recipe = load_recipe(file)
         length = recipe.rollout.max_completion_length
-        default = EvalFlags(tyro.MISSING, file, recipe.task, recipe.eval, length)
+        base, task = recipe.task, _without_options(recipe.task)
+        default = EvalFlags(tyro.MISSING, file, task, recipe.eval, length)
     flags = _parse(EvalFlags, argv, prog="distil eval", default=default)
+    task = _with_options(flags.task, base)
     rollout = RolloutConfig(prompts_per_step=1, max_completion_length=flags.max_completion_length)
-    check_recipe(Recipe(task=flags.task, eval=flags.eval, rollout=rollout))
+    check_recipe(Recipe(task=task, eval=flags.eval, rollout=rollout))
     _quiet_libraries()
     from distil.commands.eval import evaluate_model
 
-    return evaluate_model(
-        flags.model, flags.task, flags.eval, flags.max_completion_length, flags.out
-    )
+    return evaluate_model(flags.model, task, flags.eval, flags.max_completion_length, flags.out)
 
 
 def _doctor(argv: list[str]) -> int:
@@ -194,6 +194,18 @@ def _as_flags(given: dict[str, Any], where: str = "") -> list[str]:
         else:
             flags.append(f"--{path}={value}")
     return flags
+
+
+def _without_options(task: TaskConfig) -> TaskConfig:
+    """Without its dataset's options, which tyro would take for the only ones there are."""
+    return replace(task, options={})
+
+
+def _with_options(task: TaskConfig, base: TaskConfig) -> TaskConfig:
+    """Options given as flags; else the recipe's, as long as they belong to the same dataset."""
+    if task.options or task.name != base.name:
+        return task
+    return replace(task, options=base.options)
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:

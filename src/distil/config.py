@@ -22,7 +22,8 @@ class TaskConfig:
     name: str = "chain_sum"
     """A reasoning-gym dataset."""
     options: dict[str, int | float | bool | str] = field(default_factory=dict)
-    """The dataset's own options, e.g. min_terms: 2."""
+    """The dataset's own options (as flags: --task.options min_terms 2 max_terms 3). They replace
+    the recipe's, and naming another dataset drops the recipe's."""
     instruction: str = "Reply with only the final answer."
     """The format demand; it ends the student's prompt and the teacher's."""
     extract: Literal["last_number", "last_line", "answer_tag", "whole"] = "last_line"

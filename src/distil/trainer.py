@@ -160,7 +160,7 @@ class DistILTrainer(GRPOTrainer):
         before = time.perf_counter()
         with torch.no_grad(), self.teacher.scoring(self.model):
             scores = score_teacher(
-                self._scoring_model(), base_model(self.model), teacher_ids,
+                self.model, base_model(self.model), teacher_ids,
                 output["completion_ids"], active, k=self.args.support_top_k, **self._scoring,
             )  # fmt: skip
         sums.rate("speed/teacher_tokens", scores.tokens, time.perf_counter() - before)
@@ -185,7 +185,7 @@ class DistILTrainer(GRPOTrainer):
     @torch.no_grad()
     def _group_baseline(self, output: dict[str, Tensor]) -> Tensor:
         """Leave-one-out mean of the credit over whole groups, which may span processes."""
-        student = self._score_student(self._scoring_model(), output)
+        student = self._score_student(self.model, output)
         credit = self._credit(student.cost, output["active"])
         length = self.accelerator.gather(
             torch.tensor([credit.shape[1]], device=credit.device)
@@ -301,10 +301,6 @@ class DistILTrainer(GRPOTrainer):
             "temperature": self.temperature,
             "pad_token_id": self.processing_class.pad_token_id,
         }
-
-    def _scoring_model(self) -> Any:
-        """What no-grad passes call (TRL's own choice for old log-probabilities)."""
-        return self.model
 
     def _sampled_mask(self, output: dict[str, Tensor]) -> Tensor:
         """1 at tokens that the student sampled: no pads, no tool output."""

@@ -26,7 +26,7 @@ from torch import Tensor
 CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 256 * 2**20}
 """The logits of one chunk take about this many bytes; other devices count as cuda."""
 
-CPU_BLOCK = 32
+CPU_BLOCK = 64
 """Rows of a chunk worked on at a time on a CPU: enough for its cores, few enough for its cache."""
 
 MULTIPLIERS = ("logit_scale", "lm_head_multiplier", "output_multiplier")

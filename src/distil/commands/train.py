@@ -231,7 +231,9 @@ class _Judge:
 
 def _report(folder: Path, evaluations: dict[str, list[Attempt]]) -> None:
     """Prints the table and writes it."""
-    ordered: dict[str, list[Attempt]] = {n: evaluations[n] for n in ("before", "after", "teacher") if n in evaluations}
+    ordered: dict[str, list[Attempt]] = {
+        n: evaluations[n] for n in ("before", "after", "teacher") if n in evaluations
+    }
     table = result_rows(ordered)
     print(as_text(table))
     print("95% intervals over problems in brackets; teacher: the start model shown the answer.")
