@@ -1,4 +1,4 @@
-"""Toy stand-ins: a character tokenizer with a chat template, and a Llama of a few thousand weights."""
+"""Toy stand-ins: a character tokenizer with a chat template, and a Llama of few weights."""
 
 import os
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import make_model
 from torch import nn
 from transformers import (
     CohereConfig,
@@ -14,6 +13,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from conftest import make_model
 from distil.errors import ModelError
 from distil.hidden import check_output_layer, completion_hidden
 

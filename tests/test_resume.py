@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
+
 from conftest import make_model
 from test_trainer import make_trainer
-from transformers import TrainerCallback
 
 STEPS = 5
 OPTIONS: dict[str, Any] = {

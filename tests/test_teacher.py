@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from conftest import make_model
 from distil.errors import RunError, TrainingError
 from distil.teacher import LiveTeacher, LoraOffTeacher, ShadowTeacher, make_teacher
 

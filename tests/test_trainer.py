@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import conversations, make_model, make_tokenizer
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
+from conftest import conversations, make_model, make_tokenizer
 from distil import DistILConfig, DistILTrainer, Feedback
 from distil.errors import FeedbackError, RecipeError, RunError, TrainingError
 from distil.objectives import forward_cross_entropy, future_credit, leave_one_out
