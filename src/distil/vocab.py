@@ -255,8 +255,8 @@ def _topk(
     ids = torch.empty_like(logps, dtype=torch.int64)
     entropy = logps.new_empty(len(hidden))
     for rows, product in _products(hidden, weight, bias, form):
-        for block, logits in _blocks(rows, product, form):
-            every = torch.log_softmax(logits, -1)
+        for block, logits, spare in _blocks(rows, product, form):
+            every = torch.log_softmax(logits, -1, out=spare)
             logps[block], ids[block] = every.topk(k)
             if with_entropy:
                 entropy[block] = _entropy_(every)
@@ -279,8 +279,8 @@ class _GatherLogps(torch.autograd.Function):
         logps = hidden.new_empty(ids.shape, dtype=_wide(hidden.dtype))
         entropy = logps.new_empty(len(hidden))
         for rows, product in _products(hidden, weight, bias, form):
-            for block, logits in _blocks(rows, product, form):
-                every = torch.log_softmax(logits, -1)
+            for block, logits, spare in _blocks(rows, product, form):
+                every = torch.log_softmax(logits, -1, out=spare)
                 logps[block] = every.gather(-1, ids[block])
                 if with_entropy:
                     entropy[block] = _entropy_(every)
@@ -300,8 +300,8 @@ class _GatherLogps(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
         grad_bias = torch.zeros_like(bias, dtype=wide) if wanted[2] else None
         for rows, product in _products(hidden, weight, bias, form):
-            for block, logits in _blocks(rows, product, form):
-                dy = torch.softmax(logits, -1).mul_(-grad[block].sum(-1, keepdim=True))
+            for block, logits, spare in _blocks(rows, product, form):
+                dy = torch.softmax(logits, -1, out=spare).mul_(-grad[block].sum(-1, keepdim=True))
                 dy.scatter_add_(-1, ids[block], grad[block])
                 part = slice(block.start - rows.start, block.stop - rows.start)
                 product[part] = form.backward_(dy, logits)
@@ -334,16 +334,20 @@ def _products(
         yield rows, _addmm(bias, hidden[rows], weight.t(), form.gain, out=out)
 
 
-def _blocks(rows: slice, product: Tensor, form: _LogitForm) -> Iterator[tuple[slice, Tensor]]:
-    """(rows of the whole, their logits / temperature) for some rows of the chunk at a time.
+def _blocks(
+    rows: slice, product: Tensor, form: _LogitForm
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(rows of the whole, their logits / temperature, room for as many) for a few rows at a time.
 
     Logits in the working dtype overwrite `product`; from a narrower dtype they are a copy.
     """
-    size = CPU_BLOCK if product.device.type == "cpu" else len(product)
+    wide = _wide(product.dtype)
+    size = min(CPU_BLOCK, len(product)) if product.device.type == "cpu" else len(product)
+    room = torch.empty_like(product[:size], dtype=wide)
     for start in range(0, len(product), size):
         part = product[start : start + size]
         block = slice(rows.start + start, rows.start + start + len(part))
-        yield block, form.forward_(part.to(_wide(product.dtype)))
+        yield block, form.forward_(part.to(wide)), room[: len(part)]
 
 
 def _addmm(bias: Tensor | None, a: Tensor, b: Tensor, gain: float, *, out: Tensor) -> Tensor:
