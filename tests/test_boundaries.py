@@ -24,6 +24,7 @@ ROOMS = [
     "prompts",
     "feedback",
     "metrics",
+    "output_layer",
     "vocab",
     "hidden",
     "objectives",
@@ -41,7 +42,7 @@ ROOMS = [
     "commands",
     "cli",
 ]
-ALONE = {"errors", "types", "objectives", "vocab", "metrics"}
+ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 

@@ -84,7 +84,7 @@ def test_the_expert_speaks_the_gold_answer_so_that_it_can_be_read_back() -> None
     task = make(options=ONE_DIGIT_SUMS, train_size=120)
     for problem in task.train:
         said = task.check(problem, "").demonstration
-        assert said == f"The correct answer is {problem.answer}."
+        assert said == f"The final answer is {problem.answer}."
         assert task.check(problem, said).reward == 1.0
 
 
@@ -184,7 +184,7 @@ def test_a_wrong_answers_report_word_for_word(five: tuple[Task, Problem]) -> Non
     task, problem = five
     verdict = task.check(problem, "6")
     assert verdict == Feedback(
-        0.0, "The answer was read as '6'. It is wrong.", "The correct answer is 5.", "chain_sum"
+        0.0, "The answer was read as '6'. It is wrong.", "The final answer is 5.", "chain_sum"
     )
 
 

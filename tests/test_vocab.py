@@ -14,12 +14,13 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from distil import output_layer as layers
 from distil import vocab
+from distil.output_layer import output_layer
 from distil.vocab import (
     default_chunk,
     gather_logps,
     gather_logps_and_entropy,
-    output_layer,
     topk_logps,
     topk_logps_and_entropy,
 )
@@ -363,7 +364,7 @@ def test_the_output_layer_gives_the_logits_of_the_model(kind, options, form):
     ],
 )
 def test_a_config_field_means_what_its_model_does_with_it(kind, settings, form):
-    assert vocab._scale_and_softcap(kind, settings) == form
+    assert layers._scale_and_softcap(kind, settings) == form
 
 
 def test_an_output_layer_that_is_no_plain_matrix_is_refused():
@@ -386,7 +387,7 @@ def test_a_weight_spread_over_devices_is_gathered_with_its_gradient():
         whole = torch.randn(VOCAB, HIDDEN)
         spread = torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)]))
         hidden, _, _, ids = inputs(torch.float32)
-        got = vocab._whole(spread)
+        got = layers._whole(spread)
         assert torch.equal(got, whole)
         assert not isinstance(got, DTensor)
         gather_logps(hidden, got, ids).sum().backward()

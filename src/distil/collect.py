@@ -87,6 +87,7 @@ def encode_teacher_prompts(
     encode: Callable[[Prompt], list[int]],
     special_tokens: Sequence[str],
     max_length: int,
+    demonstration_header: str,
 ) -> tuple[list[list[int] | None], list[Prompt | None], list[bool]]:
     """Each rollout's teacher prompt as ids and as words, and whether its feedback was cut.
 
@@ -100,7 +101,9 @@ def encode_teacher_prompts(
         fitted = None
         if context is not None:
             escaped = _escaped(context, special_tokens)
-            fitted = fit_teacher_prompt(prompt, escaped, closing, encode, max_length)
+            fitted = fit_teacher_prompt(
+                prompt, escaped, closing, encode, max_length, demonstration_header
+            )
         ids.append(fitted[0] if fitted else None)
         words.append(fitted[1] if fitted else None)
         cut.append(fitted[2] if fitted else context is not None)

@@ -65,6 +65,8 @@ class FeedbackConfig:
     """The first of these that a rollout has is what its teacher sees."""
     sibling: Literal["shortest", "random", "first"] = "shortest"
     """Which successful rollout of the group, where there are several."""
+    demonstration_header: str = "A correct solution:"
+    """The line above a demonstration in the teacher's prompt; "" for none."""
 
 
 @dataclass(frozen=True)

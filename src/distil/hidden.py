@@ -16,7 +16,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from distil.errors import ModelError
-from distil.vocab import gather_logps, output_layer
+from distil.output_layer import output_layer
+from distil.vocab import gather_logps
 
 
 def completion_hidden(

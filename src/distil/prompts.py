@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 
 from distil.types import Message, Prompt, TeacherContext
 
-# Each is joined to the question by one blank line; the text follows on the next line.
+# Each is joined to the question by one blank line; the text follows on the next line. A small model
+# copies the header's words, and the student learns them: without one (""), the embedded model's
+# teacher is right more often (docs/log.md).
 DEMONSTRATION_HEADER = "A correct solution:"
 REPORT_HEADER = "Feedback on an earlier, unsuccessful attempt:"
 
@@ -30,20 +32,25 @@ def student_messages(question: str, instruction: str) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
-def teacher_prompt(prompt: Prompt, context: TeacherContext, closing: str | None) -> Prompt:
+def teacher_prompt(
+    prompt: Prompt,
+    context: TeacherContext,
+    closing: str | None,
+    demonstration_header: str = DEMONSTRATION_HEADER,
+) -> Prompt:
     """The student's prompt with the feedback in it; the same kind (text or messages) as `prompt`.
 
     Messages: the last user message becomes question, header, feedback, closing. Text: the same
     block goes before the prompt, which must stay last to be continued.
     """
-    header, text = _block(context)
+    block = _block(context, demonstration_header)
     closing = DEFAULT_CLOSING if closing is None else closing
     if isinstance(prompt, str):
-        return f"{header}\n{text}\n\n{prompt}"
+        return f"{block}\n\n{prompt}"
     last_user = max((i for i, m in enumerate(prompt) if m["role"] == "user"), default=None)
     if last_user is None:
         raise ValueError("A teacher prompt needs a user message to put the feedback in; got none.")
-    parts = [prompt[last_user]["content"], f"{header}\n{text}", *([closing] if closing else [])]
+    parts = [prompt[last_user]["content"], block, *([closing] if closing else [])]
     grown = {**prompt[last_user], "content": "\n\n".join(parts)}
     return [*prompt[:last_user], grown, *prompt[last_user + 1 :]]
 
@@ -54,6 +61,7 @@ def fit_teacher_prompt(
     closing: str | None,
     encode: Callable[[Prompt], list[int]],
     max_length: int,
+    demonstration_header: str = DEMONSTRATION_HEADER,
 ) -> tuple[list[int], Prompt, bool] | None:
     """The teacher's prompt within `max_length` tokens: (ids, prompt, whether feedback was cut).
 
@@ -61,7 +69,7 @@ def fit_teacher_prompt(
     header, question, closing or generation prompt: the longest head and tail that fit are found by
     bisection. None if it doesn't fit even without any feedback text.
     """
-    full = teacher_prompt(prompt, context, closing)
+    full = teacher_prompt(prompt, context, closing, demonstration_header)
     ids = encode(full)
     if len(ids) <= max_length:
         return ids, full, False
@@ -71,7 +79,8 @@ def fit_teacher_prompt(
     low, high = 0, len(text)
     while low <= high:
         keep = (low + high) // 2
-        shorter = teacher_prompt(prompt, _with_text(context, cut_middle(text, keep)), closing)
+        kept = _with_text(context, cut_middle(text, keep))
+        shorter = teacher_prompt(prompt, kept, closing, demonstration_header)
         ids = encode(shorter)
         if len(ids) <= max_length:
             best, low = (ids, shorter, True), keep + 1
@@ -109,11 +118,14 @@ def _broken(token: str) -> str:
     return f"{token[: between.start()]} {token[between.start() :]}" if between else ""
 
 
-def _block(context: TeacherContext) -> tuple[str, str]:
+def _block(context: TeacherContext, demonstration_header: str) -> str:
+    """Header and feedback, on a line each; the feedback alone for an empty header."""
     if context.demonstration is not None:
-        return DEMONSTRATION_HEADER, context.demonstration
-    assert context.report is not None
-    return REPORT_HEADER, context.report
+        header, text = demonstration_header, context.demonstration
+    else:
+        assert context.report is not None
+        header, text = REPORT_HEADER, context.report
+    return f"{header}\n{text}" if header else text
 
 
 def _with_text(context: TeacherContext, text: str) -> TeacherContext:

@@ -16,7 +16,8 @@ from torch import Tensor
 from distil.errors import TrainingError
 from distil.hidden import completion_hidden
 from distil.objectives import append_tail, renormalise
-from distil.vocab import gather_logps_and_entropy, output_layer, topk_logps_and_entropy
+from distil.output_layer import output_layer
+from distil.vocab import gather_logps_and_entropy, topk_logps_and_entropy
 
 
 @dataclass(frozen=True)

@@ -152,13 +152,17 @@ class DistILTrainer(GRPOTrainer):
 
         self._check_same_template(output, collected.prompts[0])
         teacher_ids, texts, cut = encode_teacher_prompts(
-            collected, self._encode, self._special_tokens, self.args.max_teacher_prompt_length
+            collected,
+            self._encode,
+            self._special_tokens,
+            self.args.max_teacher_prompt_length,
+            self.args.demonstration_header,
         )
         mask = self._sampled_mask(output)
         has_context = torch.tensor([ids is not None for ids in teacher_ids], device=mask.device)
         active = mask * has_context[:, None]
         before = time.perf_counter()
-        with torch.no_grad(), self.teacher.scoring(self.model):
+        with torch.no_grad(), self.accelerator.autocast(), self.teacher.scoring(self.model):
             scores = score_teacher(
                 self.model, base_model(self.model), teacher_ids,
                 output["completion_ids"], active, k=self.args.support_top_k, **self._scoring,
@@ -185,7 +189,8 @@ class DistILTrainer(GRPOTrainer):
     @torch.no_grad()
     def _group_baseline(self, output: dict[str, Tensor]) -> Tensor:
         """Leave-one-out mean of the credit over whole groups, which may span processes."""
-        student = self._score_student(self.model, output)
+        with self.accelerator.autocast():  # as the loss will run
+            student = self._score_student(self.model, output)
         credit = self._credit(student.cost, output["active"])
         length = self.accelerator.gather(
             torch.tensor([credit.shape[1]], device=credit.device)

@@ -10,6 +10,7 @@ from trl import GRPOConfig
 
 from distil.config import Divergence, FutureCredit, TeacherKind
 from distil.errors import RecipeError
+from distil.prompts import DEMONSTRATION_HEADER
 
 
 def _help(default: Any, text: str) -> Any:
@@ -41,6 +42,7 @@ class DistILConfig(GRPOConfig):
     teacher_ema_rate: float = _help(0.01, "w <- (1-rate) w + rate student, once a step.")
     max_teacher_prompt_length: int = _help(10_240, "Tokens; feedback text is cut to fit.")
     feedback_order: list[str] = _help(["sibling", "report", "expert"], "Sources, best first.")
+    demonstration_header: str = _help(DEMONSTRATION_HEADER, "Line above a demonstration.")
     sibling_choice: str = _help("shortest", "shortest, random or first.")
     log_rollouts: int = _help(4, "Rollouts a step written with per-token values; -1: no file.")
     disable_dropout: bool = _help(True, "Dropout would add noise to every cost and credit.")

@@ -159,6 +159,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             teacher_ema_rate=recipe.teacher.ema_rate,
             max_teacher_prompt_length=recipe.teacher.max_prompt_length,
             feedback_order=list(recipe.feedback.order),
+            demonstration_header=recipe.feedback.demonstration_header,
             sibling_choice=recipe.feedback.sibling,
             log_rollouts=train.log_rollouts,
         )
@@ -226,7 +227,8 @@ class _Judge:
         if demonstration is None:
             return student
         context = TeacherContext("expert", demonstration=demonstration)
-        return teacher_prompt(student, context, self._task.instruction)
+        header = self._recipe.feedback.demonstration_header
+        return teacher_prompt(student, context, self._task.instruction, header)
 
 
 def _report(folder: Path, evaluations: dict[str, list[Attempt]]) -> None:

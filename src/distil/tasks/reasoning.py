@@ -19,8 +19,9 @@ from distil.types import SUCCESS_REWARD, Feedback, Problem
 # Draws before giving up on finding another distinct question: a small space repeats itself.
 DRAWS_PER_PROBLEM = 30
 
-# A bare number as "solution" helps the embedded model half as often as this sentence does.
-DEMONSTRATION = "The correct answer is"
+# A bare number as "solution" helps the embedded model half as often as this sentence does, and
+# these words are the ones it uses itself, so that the teacher differs in the answer alone.
+DEMONSTRATION = "The final answer is"
 
 
 class ReasoningTask:
