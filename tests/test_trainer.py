@@ -103,7 +103,7 @@ def plain_gradient(
 
         def scores(prompt: Tensor, completion: Tensor = completion) -> Tensor:
             logits = model(input_ids=torch.cat([prompt, completion])[None]).logits[0]
-            return logits[len(prompt) - 1 : -1].log_softmax(-1)
+            return (logits[len(prompt) - 1 : -1] / trainer.temperature).log_softmax(-1)
 
         with torch.no_grad():
             teacher = scores(teacher_prompt)
@@ -147,9 +147,14 @@ def test_the_seam_has_the_signatures_it_was_built_on() -> None:
         assert list(inspect.signature(getattr(GRPOTrainer, name)).parameters) == arguments
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_gradient_equals_the_plain_computation(tmp_path: Path, tied: bool) -> None:
-    trainer = make_trainer(tmp_path, model=make_model(tied=tied), feedback_order=["expert"])
+@pytest.mark.parametrize(("tied", "temperature"), [(True, 1.0), (False, 1.0), (True, 0.7)])
+def test_gradient_equals_the_plain_computation(
+    tmp_path: Path, tied: bool, temperature: float
+) -> None:
+    model = make_model(tied=tied)
+    trainer = make_trainer(
+        tmp_path, model=model, feedback_order=["expert"], temperature=temperature
+    )
     batch = generation_batch(trainer)
     texts = teacher_texts(trainer)
     assert len({int(n) for n in batch["completion_mask"].sum(1)}) > 1  # lengths differ
@@ -433,6 +438,17 @@ def test_long_feedback_is_cut_and_counted(tmp_path: Path) -> None:
         content = record["teacher_prompt"][0]["content"]
         assert content.startswith(record["prompt"][0]["content"])
         assert content.endswith("short.")
+
+
+def test_the_header_above_a_demonstration_can_be_changed_or_left_out(tmp_path: Path) -> None:
+    for header, expected in (
+        ("Look:", "short.\n\nLook:\nthe answer"),
+        ("", "short.\n\nthe answer"),
+    ):
+        trainer = make_trainer(tmp_path, feedback_order=["expert"], demonstration_header=header)
+        generation_batch(trainer)
+        shown = trainer.rollout_log._records[0]["teacher_prompt"][0]["content"]
+        assert expected in shown
 
 
 def test_plain_text_prompts_work(tmp_path: Path) -> None:

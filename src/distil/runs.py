@@ -42,9 +42,8 @@ PACKAGES = (
 )
 
 
-def begin_run(folder: str | Path, recipe: dict[str, Any], seed: int) -> Path:
-    """Makes the folder and writes recipe and environment. Raises RunError if it can't, or if a run
-    lies there already."""
+def check_new_run(folder: str | Path) -> Path:
+    """Makes the folder. Raises RunError if it can't be written, or if a run lies there already."""
     path = Path(folder)
     if (path / RECIPE_FILE).exists():
         raise RunError(
@@ -53,13 +52,21 @@ def begin_run(folder: str | Path, recipe: dict[str, Any], seed: int) -> Path:
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False))
+        write_text(path / ".writable", "")
+        (path / ".writable").unlink()
     except OSError as error:
         raise RunError(
             f"The run folder {path} can't be written ({error.strerror}). Give another one with "
             "--train.output-dir."
         ) from error
+    return path
+
+
+def begin_run(folder: str | Path, recipe: dict[str, Any], seed: int) -> Path:
+    """`check_new_run`, then writes recipe and environment: from here on, it is a run."""
+    path = check_new_run(folder)
     write_json(path / "environment.json", asdict(run_info(seed)))
+    write_text(path / RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False))
     return path
 
 
@@ -96,6 +103,11 @@ def complete_checkpoint(folder: str | Path) -> Path:
             "(the first checkpoint comes after train.save_every steps, or at Ctrl-C)."
         )
     return max(complete, key=checkpoint_step)
+
+
+def has_checkpoint(folder: str | Path) -> bool:
+    """Whether a run has a complete checkpoint to go on from."""
+    return any(Path(folder).glob(f"checkpoint-*/{MARKER}"))
 
 
 def checkpoint_step(checkpoint: Path) -> int:

@@ -22,7 +22,9 @@ from distil.models import load_model
 from distil.prompts import student_messages, teacher_prompt
 from distil.runs import (
     begin_run,
-    complete_checkpoint,
+    check_new_run,
+    cut_logs,
+    has_checkpoint,
     reopen_run,
     write_json,
     write_text,
@@ -42,11 +44,12 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     task = load_task(recipe.task)  # cheap checks first: nothing is loaded for a wrong option
     if resume:
         reopen_run(folder, recipe.as_dict())
-        complete_checkpoint(folder)  # raises now rather than after loading
     else:
+        check_new_run(folder)
+    model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+    if not resume:  # a folder becomes a run only when all that it needs was found
         begin_run(folder, recipe.as_dict(), recipe.train.seed)
     print(f"Run folder: {folder}")
-    model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
     print(
         f"Model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M "
         f"parameters, {model.dtype}. Task: {recipe.task.name}, {len(task.train)} problems to train "
@@ -64,6 +67,9 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     trainer.add_callback(Progress(final_seconds=judge.seconds))
     trainer.add_callback(stop)
     trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
+    if resume and not has_checkpoint(folder):  # killed before the first one: from the start
+        cut_logs(folder, 0)
+        resume = False
     trainer.train(resume_from_checkpoint=resume)
     if stop.stopped and trainer.state.global_step < recipe.train.steps:
         print(
