@@ -6,6 +6,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from typing import Any
 
+import jaxtyping
+
+# Annotated shapes are checked at run time, in the tests only. objectives and vocab check their
+# shapes themselves, with messages that are tested.
+jaxtyping.install_import_hook(["distil.scoring", "distil.hidden"], "beartype.beartype")
+
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers

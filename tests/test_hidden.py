@@ -1,5 +1,6 @@
 """Hidden states and the output layer: the same numbers as the model's own logits."""
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -61,6 +62,13 @@ class Tempered(LlamaForCausalLM):
 def test_an_unknown_transformation_of_logits_is_refused() -> None:
     with pytest.raises(ModelError, match="isn't understood"):
         check_output_layer(Tempered(make_model().config))
+
+
+def test_annotated_shapes_are_checked_while_testing() -> None:
+    model = make_model().eval()
+    ids = torch.tensor([[5, 9, 14]])
+    with pytest.raises(jaxtyping.TypeCheckError):
+        completion_hidden(model, model, ids, torch.ones(1, 2, dtype=torch.long), 1)
 
 
 def test_left_padding_shifts_no_position() -> None:

@@ -12,6 +12,9 @@ from datasets import Dataset
 
 from test_trainer import make_trainer
 
+# TRL calls `rollout_func` experimental; only this test, which needs fixed rollouts, uses it.
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+
 
 def canned(prompts: list[Any], trainer: Any) -> dict[str, Any]:
     """Completions that depend on the prompt and on the rollout's place in the whole batch only.
@@ -29,7 +32,7 @@ def canned(prompts: list[Any], trainer: Any) -> dict[str, Any]:
     return {"prompt_ids": ids, "completion_ids": completions, "logprobs": logps}
 
 
-def one_step(folder: Path, processes: int) -> None:
+def one_step(folder: Path, processes: int, accumulation: int = 1) -> dict[str, torch.Tensor]:
     """One optimiser step over 2 prompts x 3 rollouts; rank 0 saves the weights."""
     rows = [
         {"prompt": [{"role": "user", "content": f"{'long ' * i}{i} ?"}], "answer": str(i)}
@@ -37,13 +40,15 @@ def one_step(folder: Path, processes: int) -> None:
     ]
     trainer = make_trainer(
         folder, train_dataset=Dataset.from_list(rows), max_steps=1, num_generations=3,
-        per_device_train_batch_size=6 // processes, gradient_accumulation_steps=1,
+        per_device_train_batch_size=6 // processes // accumulation,
+        gradient_accumulation_steps=accumulation,
         shuffle_dataset=False, rollout_func=canned, optim="sgd", max_grad_norm=1e9,
     )  # fmt: skip
     trainer.train()
+    weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
     if trainer.accelerator.is_main_process:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        torch.save(model.state_dict(), folder / "weights.pt")
+        torch.save(weights, folder / "weights.pt")
+    return weights
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -64,6 +69,16 @@ def test_processes_change_nothing(tmp_path: Path, processes: int) -> None:
     assert max((one[n] - start[n]).abs().max() for n in one) > 1e-4
     for name, weight in one.items():
         torch.testing.assert_close(many[name], weight, rtol=0, atol=1e-6)
+
+
+def test_micro_batches_of_the_whole_training_loop_give_one_step(tmp_path: Path) -> None:
+    for accumulation in (1, 2, 3, 6):
+        (tmp_path / str(accumulation)).mkdir()
+    whole = one_step(tmp_path / "1", 1)
+    for accumulation in (2, 3, 6):
+        parts = one_step(tmp_path / str(accumulation), 1, accumulation)
+        for name, weight in whole.items():
+            torch.testing.assert_close(parts[name], weight, rtol=0, atol=1e-6)
 
 
 if __name__ == "__main__":

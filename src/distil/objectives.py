@@ -16,11 +16,12 @@ Left out: where the log-probabilities come from (`distil.vocab`), who the teache
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 PerToken = Float[Tensor, "batch seq"]
 OverSupport = Float[Tensor, "batch seq support"]
+Mask = Shaped[Tensor, "batch seq"]  # 1 or True at sampled tokens, 0 or False elsewhere
 
 
 def forward_cross_entropy(student_logps: OverSupport, teacher_logps: OverSupport) -> PerToken:
@@ -89,7 +90,7 @@ def renormalise(logps: OverSupport) -> OverSupport:
 
 def future_credit(
     cost: PerToken,
-    mask: Float[Tensor, "batch seq"],
+    mask: Mask,
     *,
     reduction: Literal["sum", "mean"] = "sum",
     discount: float = 1.0,
@@ -119,7 +120,7 @@ def future_credit(
     return later * mask
 
 
-def leave_one_out(values: PerToken, mask: Float[Tensor, "batch seq"], group_size: int) -> PerToken:
+def leave_one_out(values: PerToken, mask: Mask, group_size: int) -> PerToken:
     """Mean, position by position, over the *other* members of a row's group; 0 if there is none.
 
     Rows [0, group_size), [group_size, 2 group_size), ... are groups (rollouts of one prompt). Only
@@ -144,7 +145,7 @@ def leave_one_out(values: PerToken, mask: Float[Tensor, "batch seq"], group_size
 def distil_token_loss(
     cost: PerToken,
     sampled_logps: PerToken,
-    mask: Float[Tensor, "batch seq"],
+    mask: Mask,
     *,
     future: Literal["sum", "mean", "none"] = "sum",
     discount: float = 1.0,
@@ -175,7 +176,7 @@ def distil_token_loss(
 
 
 def masked_mean(
-    values: PerToken, mask: Float[Tensor, "batch seq"], count: Tensor | float | None = None
+    values: PerToken, mask: Mask, count: Tensor | float | None = None
 ) -> Float[Tensor, ""]:
     """sum(values * mask) / count; count is the number of unmasked tokens if it isn't given.
 

@@ -22,6 +22,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from distil.errors import RunError, TrainingError
 
@@ -90,6 +91,7 @@ class ShadowTeacher(Teacher):
     @contextmanager
     def scoring(self, model: nn.Module) -> Iterator[None]:
         """Points each parameter at the shadow inside, and back at its own storage afterwards."""
+        self._refuse_shards(model)  # again: sharding may have come after the shadow was made
         targets = dict(_target_parameters(model))
         own = {name: parameter.data for name, parameter in targets.items()}
         try:
@@ -135,10 +137,7 @@ class ShadowTeacher(Teacher):
 
     @staticmethod
     def _refuse_shards(model: nn.Module) -> None:
-        sharded = any(
-            type(p.data).__name__ == "DTensor" or p.numel() == 0 for p in model.parameters()
-        )
-        if sharded:
+        if any(isinstance(p, DTensor) or p.numel() == 0 for p in model.parameters()):
             raise TrainingError(
                 "The frozen and ema teachers copy whole weights, and this model's are sharded. "
                 "Use the live teacher, or LoRA with lora_off."

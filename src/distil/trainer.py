@@ -189,8 +189,11 @@ class DistILTrainer(GRPOTrainer):
     @torch.no_grad()
     def _group_baseline(self, output: dict[str, Tensor]) -> Tensor:
         """Leave-one-out mean of the credit over whole groups, which may span processes."""
+        group_size, training = self._group_size, self.model.training
+        self.model.eval()  # no activation checkpointing where nothing is kept for a backward pass
         with self.accelerator.autocast():  # as the loss will run
             student = self._score_student(self.model, output)
+        self.model.train(training)
         credit = self._credit(student.cost, output["active"])
         length = self.accelerator.gather(
             torch.tensor([credit.shape[1]], device=credit.device)
@@ -198,7 +201,7 @@ class DistILTrainer(GRPOTrainer):
         padding = (0, int(length) - credit.shape[1])
         everyone = self.accelerator.gather(torch.nn.functional.pad(credit, padding))
         active = self.accelerator.gather(torch.nn.functional.pad(output["active"], padding))
-        baseline = objectives.leave_one_out(everyone, active, self._group_size)
+        baseline = objectives.leave_one_out(everyone, active, group_size)
         first = self.accelerator.process_index * len(credit)
         return baseline[first : first + len(credit), : credit.shape[1]]
 
