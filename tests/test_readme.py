@@ -20,6 +20,18 @@ def test_the_twenty_lines_train_the_embedded_model(
     assert (tmp_path / "runs/capitals/rollouts.jsonl").is_file()
 
 
+def test_the_table_of_the_method_names_functions_and_tests_that_exist() -> None:
+    text = (README.parent / "docs" / "method.md").read_text(encoding="utf-8")
+    tests = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) > 10
+    for name in named:
+        assert f"def {name}(" in tests, name
+    for module, function in re.findall(r"`(objectives|vocab|teacher|evaluate)\.(\w+)", text):
+        source = README.parent / "src" / "distil" / f"{module}.py"
+        assert re.search(rf"^(def|class) {function}\b", source.read_text(), re.MULTILINE), function
+
+
 def test_every_file_of_the_package_has_its_place_in_the_tree() -> None:
     text = README.read_text(encoding="utf-8")
     source = README.parent / "src" / "distil"

@@ -370,6 +370,14 @@ def test_broken_reward_and_feedback_functions_are_named(
         make_trainer(tmp_path, **options).train()
 
 
+def test_rollouts_of_a_broken_reward_function_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(FeedbackError, match=r"ungraded\.jsonl"):
+        make_trainer(tmp_path, reward_funcs=broken).train()
+    kept = lines(tmp_path / "ungraded.jsonl")
+    assert len(kept) == 8
+    assert kept[0]["completion"][0]["role"] == "assistant"
+
+
 def test_ungraded_rollouts_are_no_successes_and_are_counted(tmp_path: Path) -> None:
     def sometimes(completions: list[Any], **columns: Any) -> list[float | None]:
         return [None if i % 4 == 0 else 1.0 for i in range(len(completions))]

@@ -15,10 +15,12 @@ from typing import Any
 from torch import Tensor
 
 from distil.collect import Collected
+from distil.runs import write_text
 from distil.scoring import StudentScores
 from distil.types import Prompt
 
 ROLLOUTS_FILE = "rollouts.jsonl"
+UNGRADED_FILE = "ungraded.jsonl"
 
 
 class RolloutLog:
@@ -97,6 +99,18 @@ def rollout_records(
             }
         )
     return records
+
+
+def save_ungraded(
+    folder: str | Path, prompts: Sequence[Prompt], completions: Sequence[Any]
+) -> Path:
+    """Keeps a step's rollouts that a broken reward function couldn't grade; returns the file."""
+    file = Path(folder) / UNGRADED_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pairs = zip(prompts, completions, strict=True)
+    lines = [json.dumps({"prompt": p, "completion": c}, ensure_ascii=False) for p, c in pairs]
+    write_text(file, "\n".join(lines) + "\n")
+    return file
 
 
 def _rounded(values: Tensor) -> list[float]:

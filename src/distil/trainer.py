@@ -26,7 +26,7 @@ from distil.collect import Collected, FeedbackFunc, collect_feedback, encode_tea
 from distil.errors import FeedbackError, RunError, TrainingError
 from distil.hidden import base_model, check_output_layer
 from distil.metrics import MetricSums
-from distil.rolloutlog import RolloutLog, rollout_records
+from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
 from distil.scoring import StudentScores, score_student, score_teacher
 from distil.teacher import make_teacher
@@ -117,10 +117,12 @@ class DistILTrainer(GRPOTrainer):
         try:
             per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         except Exception as error:
+            file = save_ungraded(self.args.output_dir, prompts, completions)
             raise FeedbackError(
                 f"Grading the rollouts of step {self.state.global_step + 1} failed with "
                 f"{type(error).__name__}: {error}. Mend the reward function (it must return one "
-                "number or None a completion) and resume from the last checkpoint."
+                f"number or None a completion; the rollouts are in {file}, to try it on) and "
+                "resume from the last checkpoint."
             ) from error
         count, first = len(prompts), self.accelerator.process_index * len(prompts)
         weighted = (per_func * self.reward_weights.to(per_func.device)).nansum(1)
