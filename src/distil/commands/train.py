@@ -4,6 +4,7 @@ Read it from top to bottom: it's a whole run. Left out: reading recipes and flag
 """
 
 import json
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -72,9 +73,10 @@ def train(recipe: Recipe, *, resume: bool) -> int:
         resume = False
     trainer.train(resume_from_checkpoint=resume)
     if stop.stopped and trainer.state.global_step < recipe.train.steps:
+        command = sys.argv[0] if Path(sys.argv[0]).name == "distil" else "distil"
         print(
             f"Stopped after step {trainer.state.global_step} of {recipe.train.steps}. Go on with:\n"
-            f"  distil train {folder} --resume"
+            f"  {command} train {folder} --resume"
         )
         return 130
     trainer.save_model(str(folder / "model"))
