@@ -259,12 +259,12 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits(dtype, form):
     assert recorder.largest == tokens * size
 
 
-def test_a_default_chunk_takes_the_promised_memory():
+def test_a_default_chunk_takes_the_promised_memory_or_the_promised_tokens():
     cpu, size = torch.device("cpu"), 1024
     rows = vocab.CHUNK_BYTES["cpu"] // (4 * size)
     assert default_chunk(size, torch.float32, cpu) == rows
     assert default_chunk(size, torch.bfloat16, cpu) == 2 * rows
-    assert default_chunk(2**40, torch.float32, cpu) == 1
+    assert default_chunk(2**40, torch.float32, cpu) == vocab.CHUNK_TOKENS
 
 
 H, W, B = torch.zeros(4, 3), torch.zeros(7, 3), torch.zeros(7)

@@ -26,6 +26,9 @@ from torch import Tensor
 CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 256 * 2**20}
 """The logits of one chunk take about this many bytes; other devices count as cuda."""
 
+CHUNK_TOKENS = 384
+"""A chunk has at least so many tokens: each one reads the weight and its gradient as a whole."""
+
 CPU_BLOCK = 64
 """Rows of a chunk worked on at a time on a CPU: enough for its cores, few enough for its cache."""
 
@@ -306,9 +309,9 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def default_chunk(vocab: int, dtype: torch.dtype, device: torch.device) -> int:
-    """The number of tokens whose logits take about CHUNK_BYTES, at least one."""
+    """The number of tokens whose logits take about CHUNK_BYTES, at least CHUNK_TOKENS."""
     size = CHUNK_BYTES["cpu" if device.type == "cpu" else "cuda"]
-    return max(1, size // (vocab * dtype.itemsize))
+    return max(CHUNK_TOKENS, size // (vocab * dtype.itemsize))
 
 
 def _check(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
