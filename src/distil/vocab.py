@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK_BYTES = {"cpu": 128 * 2**20, "cuda": 256 * 2**20}
+CHUNK_BYTES = {"cpu": 72 * 2**20, "cuda": 256 * 2**20}
 """The logits of one chunk take about this many bytes; other devices count as cuda."""
 
 CHUNK_TOKENS = 384
