@@ -2,8 +2,10 @@
 
 import pytest
 
+from distil.config import FeedbackConfig
 from distil.prompts import (
     CUT_MARK,
+    DEMONSTRATION_HEADER,
     cut_middle,
     escape_special_tokens,
     fit_teacher_prompt,
@@ -219,3 +221,8 @@ def test_breaking_keeps_every_letter_of_the_text() -> None:
 
 def test_the_cut_mark_stands_on_a_line_of_its_own() -> None:
     assert CUT_MARK == "\n[...]\n"
+
+
+def test_the_recipe_and_the_trainer_have_one_default_header() -> None:
+    # The schema stands below the prompts, so it can't import their constant.
+    assert FeedbackConfig().demonstration_header == DEMONSTRATION_HEADER

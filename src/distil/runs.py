@@ -4,6 +4,7 @@
     metrics.jsonl      one line a logged step         rollouts.jsonl     one line a rollout
     before.json, after.json, teacher.json             evaluations, sample by sample
     results.json, results.md                          the table that was printed
+    ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 

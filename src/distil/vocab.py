@@ -50,7 +50,7 @@ def gather_logps(
         torch.log_softmax(logits / temperature, -1).gather(-1, ids)
 
     with softcap_(x) = softcap * tanh(x / softcap), or x for None. An id may come twice in a row.
-    `chunk`: at most so many tokens at a time (by default as many as fit CHUNK_BYTES). Returns
+    `chunk`: at most so many tokens at a time (by default as `default_chunk` says). Returns
     float32, float64 for a float64 weight. Raises ValueError if shapes or ids don't fit.
     """
     form = _LogitForm.of(temperature, logit_scale, softcap, chunk)
