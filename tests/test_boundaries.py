@@ -19,6 +19,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROOMS = [
     "errors",
     "types",
+    "layout",
     "config",
     "tasks",
     "prompts",
@@ -30,7 +31,9 @@ ROOMS = [
     "objectives",
     "scoring",
     "teacher",
+    "organisms",
     "models",
+    "recipefile",
     "runs",
     "collect",
     "rolloutlog",
@@ -40,10 +43,12 @@ ROOMS = [
     "evaluate",
     "tables",
     "commands",
+    "compare",
     "cli",
 ]
-ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics"}
+ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli"}
+LIGHT |= {"layout", "recipefile", "compare"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from distil.checks import check_recipe
 from distil.cli import load_recipe, main
 from distil.config import (
     EvalConfig,
@@ -24,7 +25,6 @@ from distil.config import (
     TaskConfig,
     TeacherConfig,
     TrainConfig,
-    check_recipe,
 )
 from distil.errors import RecipeError
 
@@ -107,8 +107,8 @@ def statuses_and_modules(*commands: list[str]) -> tuple[list[int], list[str]]:
 
 def test_help_loads_nothing_heavy() -> None:
     commands = [[], ["--help"], ["-h"], ["train", "--help"], ["eval", "--help"]]
-    commands += [["doctor", "--help"], ["train", str(RECIPES[0]), "--help"]]
-    assert statuses_and_modules(*commands) == ([0] * 7, [])
+    commands += [["doctor", "--help"], ["train", str(RECIPES[0]), "--help"], ["compare", "--help"]]
+    assert statuses_and_modules(*commands) == ([0] * 8, [])
 
 
 def test_mistakes_are_told_before_anything_is_loaded(recipe_file: Write) -> None:
@@ -149,7 +149,7 @@ def test_usage_names_every_command(
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: distil COMMAND")
-    for command in ("train RECIPE", "eval MODEL", "doctor"):
+    for command in ("train RECIPE", "eval MODEL", "compare SUITE", "doctor"):
         assert f"\n  {command} " in out
 
 
@@ -163,7 +163,7 @@ def test_help_of_train_shows_the_recipes_own_values(capsys: pytest.CaptureFixtur
 
 
 def test_a_command_far_from_any_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Known: doctor, eval, train." in complaint(["xyz"], capsys)
+    assert "Known: compare, doctor, eval, train." in complaint(["xyz"], capsys)
 
 
 def test_doctor_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,6 +328,7 @@ def with_field(path: str, value: Any) -> Recipe:
         ("train.save_every", 0, "at least 1"),
         ("train.keep_checkpoints", 0, "at least 1"),
         ("train.log_rollouts", -1, "at least 0"),
+        ("eval.every", -1, "at least 0"),
         ("eval.samples", 0, "at least 1"),
         ("eval.teacher_samples", -1, "at least 0"),
         ("eval.batch_size", 0, "at least 1"),

@@ -23,7 +23,8 @@ from distil.evaluate import (
     pass_at_k,
     summarise,
 )
-from distil.tables import as_markdown, as_text, result_rows
+from distil.layout import as_markdown, as_text
+from distil.tables import result_rows
 from distil.types import Feedback, Problem
 
 # ---------------------------------------------------------------- figures

@@ -45,7 +45,6 @@ def make_trainer(folder: Path, *, model: Any = None, **options: Any) -> DistILTr
         "max_completion_length": 6,
         "max_steps": 2,
         "learning_rate": 1e-2,
-        "support_top_k": 5,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
@@ -55,9 +54,10 @@ def make_trainer(folder: Path, *, model: Any = None, **options: Any) -> DistILTr
         "disable_tqdm": True,
         "seed": 3,
     }
+    objective = {"top_k": 5} | options.pop("objective", {})
     return DistILTrainer(
         make_model() if model is None else model,
-        args=DistILConfig(**(settings | options)),
+        args=DistILConfig(**(settings | options), objective=objective),
         processing_class=make_tokenizer(),
         **trainer_options,
     )
@@ -108,7 +108,7 @@ def plain_gradient(
         with torch.no_grad():
             teacher = scores(teacher_prompt)
         student = scores(student_prompt)
-        top = teacher.topk(trainer.args.support_top_k)
+        top = teacher.topk(trainer.objective.top_k)
         tail = [
             torch.log1p(-x.exp().sum(-1, keepdim=True))
             for x in (top.values, student.gather(-1, top.indices))
@@ -181,8 +181,9 @@ def test_padding_on_either_side_changes_nothing(tmp_path: Path) -> None:
     padded["prompt_ids"] = pad(batch["prompt_ids"], (5, 0), value=2)
     padded["prompt_mask"] = pad(batch["prompt_mask"], (5, 0))
     padded["completion_ids"] = pad(batch["completion_ids"], (0, 4), value=2)
-    for name in ("completion_mask", "active", "teacher_entropy", "baseline"):
+    for name in ("completion_mask", "active", "scored", "teacher_entropy", "baseline", "weight"):
         padded[name] = pad(batch[name], (0, 4))
+    padded["teacher_sampled_logps"] = pad(batch["teacher_sampled_logps"], (0, 4))
     for name in ("support_ids", "teacher_logps"):
         padded[name] = pad(batch[name], (0, 0, 0, 4))
     torch.testing.assert_close(
@@ -230,11 +231,11 @@ def test_tool_tokens_are_masked_but_read(tmp_path: Path) -> None:
     row = int(batch["completion_mask"].sum(1).argmax())
     assert batch["completion_mask"][row].sum() >= 3
     masked = dict(batch)
-    masked["active"] = batch["active"].clone()
-    masked["active"][row, 1] = 0
+    masked["scored"] = batch["scored"].clone()
+    masked["scored"][row, 1] = 0
     with torch.no_grad():
-        scores = trainer._score_student(trainer.model, masked)
-        whole = trainer._score_student(trainer.model, batch)
+        scores = trainer.builder.score_student(trainer.model, masked)
+        whole = trainer.builder.score_student(trainer.model, batch)
     assert scores.cost[row, 1] == 0
     torch.testing.assert_close(scores.cost[row, 2:], whole.cost[row, 2:])
 
@@ -249,7 +250,7 @@ def test_sampler_mismatch_ratios_of_trl_are_used(tmp_path: Path) -> None:
 
 def test_local_credit_moves_the_student_to_the_teacher(tmp_path: Path) -> None:
     trainer = make_trainer(
-        tmp_path, divergence="forward_kl", future="none", feedback_order=["expert"]
+        tmp_path, objective={"name": "forward_kl"}, feedback_order=["expert"]
     )
     batch = generation_batch(trainer)
     optimiser = torch.optim.Adam(trainer.model.parameters(), lr=5e-3)
@@ -406,11 +407,9 @@ def test_another_chat_template_for_the_teacher_is_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps_per_generation": 4}, "older policy"),
-        ({"num_iterations": 2}, "older policy"),
         ({"top_p": 0.9}, "another policy"),
         ({"top_k": 5}, "another policy"),
-        ({"support_top_k": 0}, "support_top_k"),
+        ({"objective": {"top_k": 0}}, "top_k"),
     ],
 )
 def test_settings_that_would_bias_the_gradient_are_refused(
@@ -421,7 +420,7 @@ def test_settings_that_would_bias_the_gradient_are_refused(
 
 
 def test_local_credit_may_use_a_cut_sampler(tmp_path: Path) -> None:
-    make_trainer(tmp_path, top_p=0.9, future="none").train()
+    make_trainer(tmp_path, top_p=0.9, objective={"future": "none"}).train()
 
 
 def test_an_empty_dataset_and_a_plain_grpo_config_are_refused(tmp_path: Path) -> None:
@@ -479,10 +478,10 @@ def test_evaluation_of_trl_works_and_writes_no_rollouts(tmp_path: Path) -> None:
 
 
 def test_cost_matches_the_public_objective_on_the_logged_tokens(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, support_top_k=10_000, support_tail=False)
+    trainer = make_trainer(tmp_path, objective={"top_k": 10_000, "tail": False})
     batch = generation_batch(trainer)
     with torch.no_grad():
-        scores = trainer._score_student(trainer.model, batch)
+        scores = trainer.builder.score_student(trainer.model, batch)
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
         attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
         positions = (attention.cumsum(-1) - 1).clamp(min=0)

@@ -1,9 +1,10 @@
-"""What happens between steps: teacher updates, complete checkpoints, metrics, Ctrl-C, progress."""
+"""What happens between steps: teacher, complete checkpoints, metrics, judging, Ctrl-C, progress."""
 
 import json
 import signal
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,6 +13,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from distil.aggregation import ReplayBuffer
+from distil.layout import clock
 from distil.runs import mark_complete
 from distil.teacher import Teacher
 
@@ -19,19 +22,25 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class CheckpointCallback(TrainerCallback):
-    """Moves the teacher once an optimiser step; completes each checkpoint with its state."""
+    """Moves the teacher once an optimiser step; completes each checkpoint with its state.
 
-    def __init__(self, teacher: Teacher) -> None:
-        self._teacher = teacher
+    `replay`: earlier batches to keep in the checkpoint too, each process its own.
+    """
+
+    def __init__(self, teacher: Teacher, replay: ReplayBuffer | None, accelerator: Any) -> None:
+        self._teacher, self._replay, self._accelerator = teacher, replay, accelerator
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """w <- (1 - rate) w + rate student."""
         self._teacher.after_step(kwargs["model"])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The teacher's weights, then the marker, last."""
+        """The teacher's weights, then, when every process has written its part, the marker."""
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if self._replay is not None:
+            self._replay.save(folder, self._accelerator.process_index)
+        self._accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             self._teacher.save(folder)
             mark_complete(folder, state.global_step)
 
@@ -48,6 +57,24 @@ class MetricsFile(TrainerCallback):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class AfterEvery(TrainerCallback):
+    """Calls `act(model, updates)` after every `updates`-th optimiser update but the last one.
+
+    It acts as the next update begins: the checkpoint is written by then, Ctrl-C doesn't wait for
+    it, and a resumed run makes up for what was stopped. So `act` must know by itself what is done
+    already. TRL's `step_time` (seconds in training_step: sampling, grading, teacher, student's
+    forward and backward; not the optimiser's own update, nor saving) does not cover it.
+    """
+
+    def __init__(self, updates: int, act: Callable[[Any, int], None]) -> None:
+        self._updates, self._act = updates, act
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`state.global_step` counts the updates that are done."""
+        if self._updates and state.global_step and state.global_step % self._updates == 0:
+            self._act(kwargs["model"], state.global_step)
 
 
 class StopAfterStep(TrainerCallback):
@@ -80,33 +107,38 @@ class StopAfterStep(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A bar over the steps whose time left counts the evaluation that is still to come.
+    """A bar over the steps whose time left counts the evaluations that are still to come.
 
-    Left = steps to go x the median of the last ten steps + `final_seconds`. The first step is
+    Left = steps to go x the median of the last ten steps + `judging_seconds` for each evaluation to
+    come: one at the end, and one after every `judge_every` updates (0: none). The first step is
     slower than the others; a mean over all steps would stay wrong for long.
     """
 
-    def __init__(self, final_seconds: float) -> None:
-        self._final_seconds = final_seconds
+    def __init__(self, judging_seconds: float, judge_every: int = 0) -> None:
+        self._judging_seconds, self._judge_every = judging_seconds, judge_every
         self._durations: list[float] = []
         self._last = 0.0
         self._bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the bar where a resumed run is."""
-        self._last = time.perf_counter()
         layout = "{desc} {n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}"
         self._bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="training", bar_format=layout
         )
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A step lasts from here on: judging between two steps belongs to neither."""
+        self._last = time.perf_counter()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advances, and estimates anew."""
-        now = time.perf_counter()
-        self._durations = [*self._durations, now - self._last][-10:]
-        self._last = now
-        to_go = state.max_steps - state.global_step
-        left = to_go * statistics.median(self._durations) + self._final_seconds
+        self._durations = [*self._durations, time.perf_counter() - self._last][-10:]
+        to_go, every = state.max_steps - state.global_step, self._judge_every
+        judgements = 1
+        if every and to_go:
+            judgements += (state.max_steps - 1) // every - (state.global_step - 1) // every
+        left = to_go * statistics.median(self._durations) + judgements * self._judging_seconds
         self._bar.update(1)
         self._bar.set_postfix_str(f"{clock(left)} left" + self._latest(state))
 
@@ -122,10 +154,3 @@ class Progress(TrainerCallback):
                 cost = log.get("distil/cost")
                 return f", reward {log['reward']:.2f}" + (f", cost {cost:.2f}" if cost else "")
         return ""
-
-
-def clock(seconds: float) -> str:
-    """95 -> '1:35', 4000 -> '1:06:40'."""
-    whole = max(0, round(seconds))
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -2,39 +2,38 @@
 
     distil train RECIPE [--group.field value ...] [--resume]
     distil eval MODEL [--recipe RECIPE] [--task.field value ...] [--eval.field value ...]
+    distil compare SUITE [--report-only] [--retry-failed]
     distil doctor
 
 A recipe is a YAML file (or a run's folder). Its values and the flags go through one parser, so a
 typo or a wrong type gets the same message from either, before anything is loaded. No logic here.
 """
 
-import contextlib
-import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-import yaml
 
+from distil.checks import check_recipe
 from distil.config import (
     EvalConfig,
     Recipe,
     RolloutConfig,
     TaskConfig,
-    check_keys,
-    check_recipe,
 )
 from distil.errors import DistILError, RecipeError, perhaps
+from distil.recipefile import load_recipe, parse
 
 USAGE = """usage: distil COMMAND ...
 
   train RECIPE    train a model; RECIPE is a YAML file, or a run's folder (see --resume)
   eval MODEL      judge a model on a task's held-out problems
+  compare SUITE   train rival objectives over seeds; one table and one figure
   doctor          what this machine can do
 
 distil COMMAND --help shows a command's flags.
@@ -68,6 +67,21 @@ class EvalFlags:
     """Write every attempt to this JSON file."""
 
 
+@dataclass(frozen=True)
+class CompareFlags:
+    """Train a suite's contenders over seeds, tuned alike; one table and one figure.
+
+    Interrupted or killed, the same command goes on where it was.
+    """
+
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
+    """A YAML file: contenders, seeds, the grid of learning rates."""
+    report_only: bool = False
+    """Run nothing: table and figure from what is finished."""
+    retry_failed: bool = False
+    """Run failed runs once more."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status (2: wrong arguments, or a deliberate error)."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
@@ -86,34 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """A recipe file (or a run folder's) as a Recipe: fields and types checked, ranges not yet."""
-    file = Path(path)
-    file = file / "recipe.yaml" if file.is_dir() else file
-    try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"The recipe {str(file)!r} can't be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {str(file)!r} is no valid YAML: {error}") from error
-    given = {} if given is None else given
-    if not isinstance(given, dict):
-        raise RecipeError(f"The recipe {str(file)!r} must be groups of fields, such as task: ...")
-    try:
-        check_keys(given, Recipe().as_dict(), "")
-        options = given.get("task", {}).pop("options", {})  # free in form, so no flags know them
-        default = Recipe(task=TaskConfig(options=options))
-        return _parse(Recipe, _as_flags(given), prog=str(file), default=default)
-    except RecipeError as error:
-        raise RecipeError(f"In {file}: {error}") from error
-
-
 def _train(argv: list[str]) -> int:
     if argv and argv[0].startswith("-") and not {"-h", "--help"} & set(argv):
         raise RecipeError(f"The recipe comes before the flags: distil train RECIPE {argv[0]} ...")
-    base = load_recipe(argv[0]) if argv and not argv[0].startswith("-") else Recipe()
+    named = argv and not argv[0].startswith("-")
+    base = load_recipe(argv[0], _value_of("--preset", argv)) if named else Recipe()
     default = TrainFlags(tyro.MISSING, recipe=replace(base, task=_without_options(base.task)))
-    flags = _parse(TrainFlags, argv, prog="distil train", default=default)
+    flags = parse(TrainFlags, argv, prog="distil train", default=default)
     task = _with_options(flags.recipe.task, base.task)
     recipe = check_recipe(replace(flags.recipe, task=task))
     # A run's folder may have been moved since; --train.output-dir, if given, stands.
@@ -133,7 +126,7 @@ def _eval(argv: list[str]) -> int:
         length = recipe.rollout.max_completion_length
         base, task = recipe.task, _without_options(recipe.task)
         default = EvalFlags(tyro.MISSING, file, task, recipe.eval, length)
-    flags = _parse(EvalFlags, argv, prog="distil eval", default=default)
+    flags = parse(EvalFlags, argv, prog="distil eval", default=default)
     task = _with_options(flags.task, base)
     rollout = RolloutConfig(prompts_per_step=1, max_completion_length=flags.max_completion_length)
     check_recipe(Recipe(task=task, eval=flags.eval, rollout=rollout))
@@ -141,6 +134,13 @@ def _eval(argv: list[str]) -> int:
     from distil.commands.eval import evaluate_model
 
     return evaluate_model(flags.model, task, flags.eval, flags.max_completion_length, flags.out)
+
+
+def _compare(argv: list[str]) -> int:
+    flags = parse(CompareFlags, argv, prog="distil compare", default=CompareFlags(tyro.MISSING))
+    from distil.compare import compare
+
+    return compare(flags.suite, report_only=flags.report_only, retry_failed=flags.retry_failed)
 
 
 def _doctor(argv: list[str]) -> int:
@@ -158,42 +158,9 @@ def _doctor(argv: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "compare": _compare,
     "doctor": _doctor,
 }
-
-
-def _parse(kind: type, argv: list[str], *, prog: str, default: Any = None) -> Any:
-    """tyro's parse; its complaint becomes a RecipeError (--help prints and exits as ever)."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=argv, prog=prog, default=default)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise RecipeError(_plain(complaint.getvalue())) from None
-
-
-def _plain(box: str) -> str:
-    """tyro's boxed complaint as plain lines."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
-    return "\n".join(line for line in lines if line)
-
-
-def _as_flags(given: dict[str, Any], where: str = "") -> list[str]:
-    """Nested YAML as flags: {train: {steps: 3}} -> ["--train.steps", "3"]."""
-    flags: list[str] = []
-    for key, value in given.items():
-        path = f"{where}{key}"
-        if isinstance(value, dict):
-            flags += _as_flags(value, f"{path}.")
-        elif isinstance(value, bool):
-            flags.append(f"--{path}" if value else f"--{where}no-{key}")
-        elif isinstance(value, list):
-            flags += [f"--{path}", *map(str, value)]
-        else:
-            flags.append(f"--{path}={value}")
-    return flags
 
 
 def _without_options(task: TaskConfig) -> TaskConfig:

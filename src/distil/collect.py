@@ -22,13 +22,19 @@ FeedbackFunc = Callable[..., Sequence[Feedback | str | None]]
 class Collected:
     """This process's part of a generation batch, row by row."""
 
+    inputs: Sequence[dict[str, Any]]
     prompts: Sequence[Prompt]
     closings: Sequence[str | None]
     rollouts: Sequence[Rollout]
     contexts: Sequence[TeacherContext | None]
 
-    def add_metrics(self, sums: MetricSums, *, cut: Sequence[bool], active: Sequence[bool]) -> None:
-        """Shares of rollouts: by the kind of feedback, without any, ungraded, cut, left out."""
+    def add_metrics(
+        self, sums: MetricSums, *, cut: Sequence[bool], active: Sequence[bool] | None
+    ) -> None:
+        """Shares of rollouts: by the kind of feedback, without any, ungraded, cut, left out.
+
+        `active` is None for objectives without a teacher.
+        """
         rows = len(self.rollouts)
         for kind in SOURCES:
             having = sum(c is not None and c.kind == kind for c in self.contexts)
@@ -36,7 +42,8 @@ class Collected:
         sums.ratio("feedback/none", sum(c is None for c in self.contexts), rows)
         sums.ratio("feedback/ungraded", sum(r.reward is None for r in self.rollouts), rows)
         sums.ratio("feedback/cut", sum(cut), rows)
-        sums.ratio("distil/active_rollouts", sum(active), rows)
+        if active is not None:
+            sums.ratio("distil/active_rollouts", sum(active), rows)
 
 
 def collect_feedback(
@@ -79,7 +86,7 @@ def collect_feedback(
     contexts = choose_contexts(rollouts, order, sibling_choice=sibling_choice, seed=seed)
     mine = slice(first, first + len(prompts))
     closings = [row.get("instruction") for row in inputs]
-    return Collected(list(prompts), closings, rollouts[mine], contexts[mine])
+    return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine])
 
 
 def encode_teacher_prompts(
@@ -108,6 +115,27 @@ def encode_teacher_prompts(
         words.append(fitted[1] if fitted else None)
         cut.append(fitted[2] if fitted else context is not None)
     return ids, words, cut
+
+
+def encode_demonstrations(
+    collected: Collected, tokenizer: Any, special_tokens: Sequence[str]
+) -> list[list[int]]:
+    """Each rollout's demonstration and the end-of-text token, as ids; empty where there is none.
+
+    The one that its teacher would be shown (a sibling's, say), else the expert's.
+    """
+    ids: list[list[int]] = []
+    for rollout, context in zip(collected.rollouts, collected.contexts, strict=True):
+        text = context.demonstration if context else None
+        if text is None and rollout.feedback is not None:
+            text = rollout.feedback.demonstration
+        if not text:
+            ids.append([])
+            continue
+        escaped = escape_special_tokens(text, special_tokens)
+        encoded = tokenizer(text=escaped, add_special_tokens=False)["input_ids"]
+        ids.append([*encoded, tokenizer.eos_token_id])
+    return ids
 
 
 def _ask(

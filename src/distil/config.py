@@ -1,16 +1,16 @@
-"""The recipe's schema: what a YAML file or a flag may say, and every check on it.
+"""The recipe's schema: what a YAML file or a flag may say.
 
-Typed dataclasses only; reading YAML and flags is `distil.cli`'s, and nothing here imports torch.
+Typed dataclasses only: the checks on them are `distil.checks`', reading YAML and flags is
+`distil.cli`'s, and nothing here imports torch.
 Names that TRL's users know keep TRL's words. Each default is the vetted one (a test says so).
 """
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from distil.errors import RecipeError, perhaps
-
 FutureCredit = Literal["sum", "mean", "none"]
-Divergence = Literal["forward_cross_entropy", "forward_kl", "reverse_kl", "jensen_shannon"]
+Support = Literal["teacher", "student", "joined"]
+Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
 SourceName = Literal["sibling", "report", "expert"]
 
@@ -79,15 +79,21 @@ class TeacherConfig:
     """w <- (1 - rate) w + rate student, once an optimiser step (ema only)."""
     max_prompt_length: int = 10_240
     """Tokens; a longer prompt loses feedback text, never question or header."""
+    samples: int = 0
+    """Completions a prompt that the teacher itself writes at each step, graded like rollouts: the
+    metrics teacher/success and teacher/mean_length (0: don't sample it)."""
+    gate: bool = False
+    """Leave out prompts on which the teacher's samples succeed no more often than the student's."""
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The loss: a local cost and the future credit."""
+    """The loss. One word, `name`, picks a method; null stands for what that name brings."""
 
-    name: Divergence = "forward_cross_entropy"
-    """The cost c_t between teacher and student at one token."""
-    future: FutureCredit = "sum"
+    name: str = "distil"
+    """distil, forward_kl, reverse_kl, jensen_shannon, grpo, sft, distil+grpo, as_released_math; or
+    your own divergence as path/to/file.py:function."""
+    future: FutureCredit | None = None
     """Future credit: sum (exact), mean (published scaling, biased), or none."""
     future_weight: float = 1.0
     """Factor on the future credit."""
@@ -95,10 +101,35 @@ class ObjectiveConfig:
     """Cost i steps ahead counts discount**(i-1); below 1 is biased."""
     baseline: bool = True
     """Subtract the group's leave-one-out mean of the credit (unbiased, less variance)."""
+    support: Support | None = None
+    """Which tokens are compared: the teacher's top_k, the student's, or both joined."""
     top_k: int = 100
-    """Support: the teacher's K likeliest tokens."""
+    """Size of the support, of each side's where they are joined; the vocabulary's size: all."""
     tail: bool = True
     """Add one bucket for all tokens outside the support; false renormalises both sides."""
+    advantage_weight: float | None = None
+    """Weight of GRPO's advantage beside the cost (distil+grpo: 1; else 0)."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What advantages are divided by: the group's or batch's standard deviation, or nothing."""
+    reduction: Literal["tokens", "sequences"] = "tokens"
+    """Mean over all active tokens, or over rollouts of each one's mean (as published)."""
+    ratio: Ratio = "token_clipped"
+    """Importance ratio on rollouts of an older policy; fresh rollouts have none."""
+    ratio_clip: float = 2.0
+    """Largest ratio (token_symmetric: and its inverse the smallest)."""
+    prompt_weight: Literal["none", "pass_rate"] = "none"
+    """pass_rate weighs a prompt by sqrt(p (1 - p)), p its group's share of successes."""
+    max_teacher_entropy: float | None = None
+    """Nats: leave out tokens where the teacher is less sure than this; null: none."""
+    first_error_margin: float | None = None
+    """Nats: start at the first token that the teacher finds so much less likely than the student
+    does; null: at the beginning."""
+    replay_batches: int = 0
+    """Aggregation: the states of so many earlier batches, with their teacher's distributions, are
+    trained on again, as many rows as there are new ones (0: none)."""
+    policy_space_clip: float | None = None
+    """Step the cost in policy space (natural gradient at the output), each entry kept within this;
+    null: in logits, as ever."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +138,7 @@ class RolloutConfig:
 
     prompts_per_step: int = 8
     num_generations: int = 8
+    """Rollouts of each prompt."""
     max_completion_length: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
@@ -121,6 +153,11 @@ class TrainConfig:
 
     output_dir: str = "runs/distil"
     steps: int = 100
+    """Batches of fresh rollouts."""
+    updates_per_batch: int = 1
+    """Optimiser updates over which a batch's rollouts are split (above 1, later ones are stale)."""
+    num_iterations: int = 1
+    """Passes over a batch's rollouts (above 1, later ones are stale)."""
     learning_rate: float = 1e-6
     warmup_steps: int = 0
     weight_decay: float = 0.01
@@ -140,7 +177,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How a model is judged before and after, on the held-out problems."""
+    """How a model is judged before, after and during training, on the held-out problems."""
 
     samples: int = 8
     """Completions a problem; pass@k is printed up to this k."""
@@ -149,6 +186,8 @@ class EvalConfig:
     top_k: int = 0
     batch_size: int = 64
     seed: int = 1234
+    every: int = 0
+    """Steps (train.steps' unit) between judgements during training (0: only before and after)."""
     teacher_samples: int = 2
     """Completions a problem by the teacher shown the expert's answer (0: don't look)."""
 
@@ -157,6 +196,8 @@ class EvalConfig:
 class Recipe:
     """A whole run. `check()` has passed on every Recipe that `distil.cli` hands out."""
 
+    preset: str = ""
+    """Published settings to start from (distil.presets): sdpo-science, grpo-on-policy, ..."""
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
@@ -172,127 +213,3 @@ class Recipe:
         plain["feedback"]["order"] = list(self.feedback.order)
         plain["train"]["report_to"] = list(self.train.report_to)
         return plain
-
-
-def check_recipe(recipe: Recipe) -> Recipe:
-    """Returns the recipe, or raises RecipeError with every impossible value in it, one a line."""
-    faults = [*_ranges(recipe), *_combinations(recipe)]
-    if faults:
-        raise RecipeError(
-            "This recipe can't run:\n" + "\n".join(f"  - {fault}" for fault in faults)
-        )
-    return recipe
-
-
-def _ranges(recipe: Recipe) -> list[str]:
-    """Values that are impossible by themselves."""
-    at_least: dict[str, tuple[float, int]] = {
-        "task.train_size": (recipe.task.train_size, 1),
-        "task.eval_size": (recipe.task.eval_size, 0),
-        "model.lora.rank": (recipe.model.lora.rank, 0),
-        "teacher.max_prompt_length": (recipe.teacher.max_prompt_length, 16),
-        "objective.top_k": (recipe.objective.top_k, 1),
-        "rollout.prompts_per_step": (recipe.rollout.prompts_per_step, 1),
-        "rollout.num_generations": (recipe.rollout.num_generations, 2),
-        "rollout.max_completion_length": (recipe.rollout.max_completion_length, 1),
-        "train.steps": (recipe.train.steps, 1),
-        "train.micro_batch": (recipe.train.micro_batch, 1),
-        "train.save_every": (recipe.train.save_every, 1),
-        "train.keep_checkpoints": (recipe.train.keep_checkpoints, 1),
-        "train.log_rollouts": (recipe.train.log_rollouts, 0),
-        "train.warmup_steps": (recipe.train.warmup_steps, 0),
-        "train.weight_decay": (recipe.train.weight_decay, 0),
-        "train.seed": (recipe.train.seed, 0),
-        "objective.future_weight": (recipe.objective.future_weight, 0),
-        "rollout.top_k": (recipe.rollout.top_k, 0),
-        "eval.top_k": (recipe.eval.top_k, 0),
-        "eval.samples": (recipe.eval.samples, 1),
-        "eval.teacher_samples": (recipe.eval.teacher_samples, 0),
-        "eval.batch_size": (recipe.eval.batch_size, 1),
-    }
-    above_zero = {
-        "rollout.temperature": recipe.rollout.temperature,
-        "eval.temperature": recipe.eval.temperature,
-        "train.learning_rate": recipe.train.learning_rate,
-        "train.max_grad_norm": recipe.train.max_grad_norm,
-    }
-    unit = {
-        "teacher.ema_rate": recipe.teacher.ema_rate,
-        "objective.discount": recipe.objective.discount,
-        "rollout.top_p": recipe.rollout.top_p,
-        "eval.top_p": recipe.eval.top_p,
-    }
-    return [
-        *(
-            f"{k} is {v}, and must be at least {low}."
-            for k, (v, low) in at_least.items()
-            if not v >= low
-        ),
-        *(f"{k} is {v}, and must be above 0." for k, v in above_zero.items() if not v > 0),
-        *(f"{k} is {v}, and must lie in (0, 1]." for k, v in unit.items() if not 0 < v <= 1),
-    ]
-
-
-def _combinations(recipe: Recipe) -> list[str]:
-    """Values that are impossible together."""
-    faults = []
-    per_step = recipe.rollout.prompts_per_step * recipe.rollout.num_generations
-    if per_step % recipe.train.micro_batch:
-        faults.append(
-            f"train.micro_batch is {recipe.train.micro_batch}, which doesn't divide the {per_step} "
-            "rollouts of a step (rollout.prompts_per_step x rollout.num_generations)."
-        )
-    if recipe.rollout.prompts_per_step > recipe.task.train_size:
-        faults.append(
-            f"rollout.prompts_per_step is {recipe.rollout.prompts_per_step}, more than the "
-            f"{recipe.task.train_size} problems there are (task.train_size)."
-        )
-    if recipe.teacher.kind == "lora_off" and recipe.model.lora.rank == 0:
-        faults.append(
-            "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0). "
-            "Use teacher.kind: frozen, or set model.lora.rank."
-        )
-    truncated = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
-    if truncated and recipe.objective.future != "none":
-        faults.append(
-            "rollout.top_p or rollout.top_k cuts the sampler's distribution, so its samples are "
-            "not the policy's and future credit would be biased. Set rollout.top_p: 1 and "
-            "rollout.top_k: 0, or objective.future: none."
-        )
-    if not recipe.feedback.order:
-        faults.append("feedback.order is empty, so no rollout would have a teacher. Name a source.")
-    return faults
-
-
-def check_keys(given: dict[str, Any], known: dict[str, Any], where: str) -> None:
-    """Raises RecipeError at the first key of `given` that `known` lacks, with the nearest one.
-
-    Also where a value hasn't its default's shape: group, list, true or false, or one value.
-    """
-    for key, value in given.items():
-        path = f"{where}.{key}" if where else str(key)
-        if key not in known:
-            raise RecipeError(f"Unknown field {path!r}.{perhaps(str(key), known)}")
-        if wanted := _wrong_shape(path, value, known[key]):
-            raise RecipeError(f"Field {path!r} is {value!r}, and must be {wanted}.")
-        if isinstance(known[key], dict) and path != "task.options":
-            check_keys(value, known[key], path)
-
-
-def _wrong_shape(path: str, value: Any, default: Any) -> str | None:
-    """What `value` had to be, if it can't stand in `default`'s place."""
-    if path == "task.options":
-        fine = isinstance(value, dict) and all(isinstance(k, str) for k in value)
-        fine = fine and all(isinstance(v, int | float | str) for v in value.values())
-        return None if fine else "names with one number, text, true or false each"
-    if isinstance(default, dict):
-        fields = ", ".join(sorted(default))
-        return None if isinstance(value, dict) else f"a group of fields: {fields}"
-    if isinstance(default, list):
-        fine = isinstance(value, str | list) and all(isinstance(v, str) for v in value)
-        return None if fine else "a list of names"
-    if isinstance(default, bool):
-        return None if isinstance(value, bool) else "true or false"
-    if value is None or isinstance(value, bool | dict | list):
-        return "one value, in quotes if it is text"
-    return None

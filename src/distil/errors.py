@@ -2,6 +2,7 @@
 
     DistILError
     ├── RecipeError            a recipe or flag is wrong (unknown field, wrong type, bad value)
+    │   └── SuiteError         a comparison's suite is wrong, or not the one that was begun
     ├── ModelError             a model can't be found, read, or isn't the one that was asked for
     ├── TaskError              a task's name, options or problems are wrong
     ├── FeedbackError          a reward or feedback function broke its contract
@@ -22,6 +23,10 @@ class DistILError(Exception):
 
 class RecipeError(DistILError):
     """A recipe or a flag is wrong: unknown field, wrong type, or an impossible value."""
+
+
+class SuiteError(RecipeError):
+    """A comparison's suite is wrong, unfair, or no longer the one its runs were begun with."""
 
 
 class ModelError(DistILError):

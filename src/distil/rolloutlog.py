@@ -47,7 +47,8 @@ class RolloutLog:
                 continue
             length = int(inputs["completion_mask"][place].sum())
             ids = inputs["completion_ids"][place, :length].tolist()
-            top = inputs["support_ids"][place, :length, 0].tolist()
+            top_p, best = inputs["teacher_logps"][place, :length].max(-1)
+            top = inputs["support_ids"][place, :length].gather(-1, best[:, None])[:, 0].tolist()
             self._records[row]["tokens"] = {
                 "text": [tokenizer.decode([i]) for i in ids],
                 "mask": inputs["active"][place, :length].tolist(),
@@ -55,7 +56,7 @@ class RolloutLog:
                 "credit": _rounded(credit[place, :length]),
                 "logp": _rounded(student.sampled_logps[place, :length]),
                 "teacher_top": [tokenizer.decode([i]) for i in top],
-                "teacher_top_p": _rounded(inputs["teacher_logps"][place, :length, 0].exp()),
+                "teacher_top_p": _rounded(top_p.exp()),
             }
 
     def close_step(self) -> None:

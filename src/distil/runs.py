@@ -3,6 +3,7 @@
     recipe.yaml        the recipe as resolved         environment.json   versions, seed, git
     metrics.jsonl      one line a logged step         rollouts.jsonl     one line a rollout
     before.json, after.json, teacher.json             evaluations, sample by sample
+    eval-000010.json   one after step 10 (eval.every)
     results.json, results.md                          the table that was printed
     ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
@@ -25,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from distil.config import Recipe
 from distil.errors import RunError
 from distil.types import RunInfo
 
@@ -80,7 +82,7 @@ def reopen_run(folder: str | Path, recipe: dict[str, Any]) -> Path:
         raise RunError(f"{path} holds no run to resume ({error.strerror}).") from error
     different = [
         f"  {name}: was {old!r}, is {new!r}"
-        for name, (old, new) in _differences(stored, recipe)
+        for name, (old, new) in differences(stored, recipe)
         if name != "train.output_dir"
     ]
     if different:
@@ -139,6 +141,16 @@ def cut_logs(folder: str | Path, last_step: int) -> None:
         write_text(path, "".join(line + "\n" for line in kept))
 
 
+def updates_per_step(recipe: Recipe) -> int:
+    """Optimiser updates (transformers' global_step) in one of `train.steps`."""
+    return recipe.train.updates_per_batch * recipe.train.num_iterations
+
+
+def rollouts_after(recipe: Recipe, step: int) -> int:
+    """Rollouts sampled in the first `step` of `train.steps`: each is one batch of fresh ones."""
+    return step * recipe.rollout.prompts_per_step * recipe.rollout.num_generations
+
+
 def run_info(seed: int) -> RunInfo:
     """Versions, seed, git revision of the working folder, and the machine."""
     return RunInfo(
@@ -191,12 +203,12 @@ def _git_revision() -> str | None:
     return found.stdout.strip()
 
 
-def _differences(old: Any, new: Any, where: str = "") -> list[tuple[str, tuple[Any, Any]]]:
-    """(field, (old, new)) wherever two nested dicts differ."""
+def differences(old: Any, new: Any, where: str = "") -> list[tuple[str, tuple[Any, Any]]]:
+    """(field, (old, new)) wherever two nested dicts differ, fields dotted."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [(where, (old, new))]
     found = []
     for key in {**old, **new}:
         path = f"{where}.{key}" if where else key
-        found += _differences(old.get(key), new.get(key), path)
+        found += differences(old.get(key), new.get(key), path)
     return found

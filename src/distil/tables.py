@@ -1,4 +1,4 @@
-"""The table before, after and of the teacher, as text and as Markdown."""
+"""The rows of the table before, after and of the teacher (`distil.layout` draws it)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,20 +29,6 @@ def result_rows(evaluations: Mapping[str, Sequence[Attempt]]) -> list[list[str]]
     if any(count_ungraded(a) for a in evaluations.values()):
         rows.append(["ungraded", *(str(count_ungraded(a)) for a in evaluations.values())])
     return [[*row, *[""] * (len(rows[0]) - len(row))] for row in rows]
-
-
-def as_text(rows: list[list[str]]) -> str:
-    """Columns lined up with spaces."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows
-    )
-
-
-def as_markdown(rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _signed(before: list[float], after: list[float]) -> str:

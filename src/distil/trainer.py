@@ -1,18 +1,19 @@
-"""DistILTrainer: TRL's GRPOTrainer with DistIL's loss, on TRL's seam of three methods.
+"""DistILTrainer: TRL's GRPOTrainer with DistIL's loss and its rivals', on TRL's seam of 3 methods.
 
     _calculate_rewards                 TRL's rewards; then each rollout's Feedback and context
     _generate_and_score_completions    TRL's rollouts; then one teacher pass over the same tokens
-    _compute_loss                      one student pass, DistIL's loss over the active tokens
+    _compute_loss                      one student pass, the objective's loss over the active tokens
 
-Everything else (samplers, groups, optimisers, sharding, logging, resuming, adapters) is TRL's.
-Left out: updates on stale rollouts (refused by DistILConfig), images.
+Everything else (samplers, groups, optimisers, sharding, logging, resuming, adapters, GRPO's own
+loss) is TRL's. What is added to a batch is `BatchBuilder`'s (distil.batches); how its parts become
+a loss is distil.assembly's. Left out: images.
 
 Truncated rollouts: the limit on length is part of the problem, so a rollout that hits it simply
 ends there; TRL's `mask_truncated_completions` masks such rollouts instead.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,29 +21,33 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 
-from distil import objectives
+from distil.aggregation import ReplayBuffer
+from distil.assembly import Assembled, assemble, cost_function, replay_loss
+from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile
-from distil.collect import Collected, FeedbackFunc, collect_feedback, encode_teacher_prompts
+from distil.collect import (
+    Collected,
+    FeedbackFunc,
+    collect_feedback,
+    encode_demonstrations,
+    encode_teacher_prompts,
+)
+from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.errors import FeedbackError, RunError, TrainingError
 from distil.hidden import base_model, check_output_layer
 from distil.metrics import MetricSums
+from distil.probe import TeacherProbe
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
-from distil.scoring import StudentScores, score_student, score_teacher
+from distil.scoring import StudentScores
 from distil.teacher import make_teacher
-from distil.training_args import DistILConfig
+from distil.training_args import DistILConfig, as_objective
 from distil.types import Prompt
-
-COSTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "forward_cross_entropy": objectives.forward_cross_entropy,
-    "forward_kl": objectives.forward_kl,
-    "reverse_kl": objectives.reverse_kl,
-    "jensen_shannon": objectives.jensen_shannon,
-}
 
 
 class DistILTrainer(GRPOTrainer):
-    """Trains a causal LM with DistIL. Arguments, dataset columns and reward functions as in TRL.
+    """Trains a causal LM with DistIL, or one of its rivals (`args.objective`). Arguments,
+    dataset columns and reward functions as in TRL.
 
     feedback_funcs: one function or a list of them, each called like a reward function with the
         rewards added, `f(prompts, completions, completion_ids, rewards, **columns)`, and returning
@@ -88,10 +93,34 @@ class DistILTrainer(GRPOTrainer):
         self.feedback_funcs = (
             feedback_funcs if isinstance(feedback_funcs, list) else [feedback_funcs]
         )
-        self.cost = COSTS[args.divergence]
-        check_output_layer(self.model)
-        self.teacher = make_teacher(args.teacher, self.model, args.teacher_ema_rate)
-        self.add_callback(CheckpointCallback(self.teacher))
+        self.objective = as_objective(args.objective)
+        cost = cost_function(self.objective)
+        if self.objective.name != "grpo":
+            check_output_layer(self.model)
+        # Without a cost nobody asks the teacher, so no weights are copied for it.
+        self.teacher = make_teacher(
+            args.teacher if cost else "live", self.model, args.teacher_ema_rate
+        )
+        self.replay = ReplayBuffer(self.objective.replay_batches)
+        self.builder: BatchBuilder | None = None
+        if cost is not None:
+            self.builder = BatchBuilder(
+                self.objective, cost, self.teacher, self.accelerator, self.temperature,
+                args.per_device_train_batch_size, self.processing_class.pad_token_id,
+            )  # fmt: skip
+        self.probe: TeacherProbe | None = None
+        if args.teacher_samples and cost is not None:
+            self.probe = TeacherProbe(
+                self.teacher, self.accelerator, args.teacher_samples, args.teacher_gate,
+                self.max_completion_length, self.temperature, self.processing_class.pad_token_id,
+            )  # fmt: skip
+        self.add_callback(
+            CheckpointCallback(
+                self.teacher,
+                self.replay if self.objective.replay_batches else None,
+                self.accelerator,
+            )
+        )
         self.rollout_log: RolloutLog | None = None
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
             self.rollout_log = RolloutLog(args.output_dir)
@@ -104,6 +133,8 @@ class DistILTrainer(GRPOTrainer):
         if resume_from_checkpoint:
             checkpoint = complete_checkpoint(resume_from_checkpoint)
             self.teacher.load(checkpoint)
+            if self.objective.replay_batches:
+                self.replay.load(checkpoint, self.accelerator.process_index)
             if self.accelerator.is_main_process:
                 cut_logs(self.args.output_dir, checkpoint_step(checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
@@ -125,14 +156,12 @@ class DistILTrainer(GRPOTrainer):
                 "resume from the last checkpoint."
             ) from error
         count, first = len(prompts), self.accelerator.process_index * len(prompts)
-        weighted = (per_func * self.reward_weights.to(per_func.device)).nansum(1)
-        weighted[per_func.isnan().all(1)] = torch.nan  # ungraded: no success, and no 0 either
         self._collected = collect_feedback(
             inputs,
             prompts,
             completions,
             completion_ids_list,
-            rewards=weighted[first : first + count].tolist(),
+            rewards=self._weighted_rewards(per_func)[first : first + count].tolist(),
             feedback_funcs=self.feedback_funcs,
             order=self.args.feedback_order,
             sibling_choice=self.args.sibling_choice,
@@ -152,6 +181,28 @@ class DistILTrainer(GRPOTrainer):
             "speed/sampling_tokens", output["completion_mask"].sum(), self._sampling_ended - started
         )
 
+        output["row"] = torch.arange(len(inputs), device=output["completion_ids"].device)
+        rows = len(inputs)
+        texts: list[Prompt | None] = [None] * rows
+        cut, active = [False] * rows, [False] * rows
+        if self.builder is not None:
+            texts, cut, active = self._add_teacher(self.builder, output, collected, sums)
+        elif self.objective.name == "sft":
+            ids = encode_demonstrations(collected, self.processing_class, self._special_tokens)
+            add_demonstrations(output, ids, self.accelerator)
+        collected.add_metrics(sums, cut=cut, active=active if self.builder else None)
+        if self.rollout_log is not None and self._mode == "train":
+            records = rollout_records(collected, texts, step=self.state.global_step + 1)
+            self.rollout_log.open(records, detailed=self.args.log_rollouts if self.builder else 0)
+        self._micro_batches_left = self.args.steps_per_generation
+        self._generation_seconds = time.perf_counter() - started
+        return output
+
+    def _add_teacher(
+        self, builder: BatchBuilder, output: dict[str, Tensor], collected: Collected,
+        sums: MetricSums,
+    ) -> tuple[list[Prompt | None], list[bool], list[bool]]:  # fmt: skip
+        """The teacher's part of the batch; (prompts as words, whether cut, whether active)."""
         self._check_same_template(output, collected.prompts[0])
         teacher_ids, texts, cut = encode_teacher_prompts(
             collected,
@@ -160,78 +211,66 @@ class DistILTrainer(GRPOTrainer):
             self.args.max_teacher_prompt_length,
             self.args.demonstration_header,
         )
-        mask = self._sampled_mask(output)
-        has_context = torch.tensor([ids is not None for ids in teacher_ids], device=mask.device)
-        active = mask * has_context[:, None]
-        before = time.perf_counter()
-        with torch.no_grad(), self.accelerator.autocast(), self.teacher.scoring(self.model):
-            scores = score_teacher(
-                self.model, base_model(self.model), teacher_ids,
-                output["completion_ids"], active, k=self.args.support_top_k, **self._scoring,
+        row_weight = None
+        if self.probe is not None and self._mode == "train":
+            row_weight = self.probe.run(
+                self.model, teacher_ids, [r.reward for r in collected.rollouts], self._group_size,
+                lambda rows, ids: self._grade(rows, ids, collected), sums,
             )  # fmt: skip
-        sums.rate("speed/teacher_tokens", scores.tokens, time.perf_counter() - before)
-        output |= {
-            "active": active,
-            "support_ids": scores.ids,
-            "teacher_logps": scores.logps,
-            "teacher_entropy": scores.entropy,
-            "row": torch.arange(len(inputs), device=mask.device),
-            "active_count": self.accelerator.gather(active.sum()).sum(),
-        }
-        if self.args.baseline and self.args.future != "none":
-            output["baseline"] = self._group_baseline(output)
-        collected.add_metrics(sums, cut=cut, active=has_context.tolist())
-        if self.rollout_log is not None and self._mode == "train":
-            records = rollout_records(collected, texts, step=self.state.global_step + 1)
-            self.rollout_log.open(records, detailed=self.args.log_rollouts)
-        self._micro_batches_left = self.args.steps_per_generation
-        self._generation_seconds = time.perf_counter() - started
-        return output
+        before = time.perf_counter()
+        mask = output["completion_mask"]
+        tokens = builder.add_teacher(
+            self.model, output, teacher_ids,
+            mask * output["tool_mask"] if "tool_mask" in output else mask,
+            [r.succeeded for r in collected.rollouts], self._group_size, stale=self._stale,
+            row_weight=row_weight,
+        )  # fmt: skip
+        sums.rate("speed/teacher_tokens", tokens, time.perf_counter() - before)
+        if self._mode == "train" and self.objective.replay_batches:
+            seed = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}"
+            earlier = self.replay.draw(len(teacher_ids), seed)
+            self.replay.push(output)
+            output |= {f"replay_{k}": v.to(mask.device) for k, v in earlier.items()}
+            if earlier:
+                count = output["replay_active"].sum()
+                output["replay_active_count"] = self.accelerator.gather(count).sum()
+        return texts, cut, [ids is not None for ids in teacher_ids]
 
-    @torch.no_grad()
-    def _group_baseline(self, output: dict[str, Tensor]) -> Tensor:
-        """Leave-one-out mean of the credit over whole groups, which may span processes."""
-        group_size, training = self._group_size, self.model.training
-        self.model.eval()  # no activation checkpointing where nothing is kept for a backward pass
-        with self.accelerator.autocast():  # as the loss will run
-            student = self._score_student(self.model, output)
-        self.model.train(training)
-        credit = self._credit(student.cost, output["active"])
-        length = self.accelerator.gather(
-            torch.tensor([credit.shape[1]], device=credit.device)
-        ).max()
-        padding = (0, int(length) - credit.shape[1])
-        everyone = self.accelerator.gather(torch.nn.functional.pad(credit, padding))
-        active = self.accelerator.gather(torch.nn.functional.pad(output["active"], padding))
-        baseline = objectives.leave_one_out(everyone, active, group_size)
-        first = self.accelerator.process_index * len(credit)
-        return baseline[first : first + len(credit), : credit.shape[1]]
+    def _grade(
+        self, rows: Sequence[int], completion_ids: list[list[int]], collected: Collected
+    ) -> list[float]:
+        """TRL's weighted rewards of other completions of some rows' prompts; NaN: not graded."""
+        texts = self.processing_class.batch_decode(completion_ids, skip_special_tokens=True)
+        prompts = [collected.prompts[i] for i in rows]
+        said: list[Any] = list(texts)
+        if prompts and not isinstance(prompts[0], str):
+            said = [[{"role": "assistant", "content": text}] for text in texts]
+        inputs = [collected.inputs[i] for i in rows]
+        per_func = super()._calculate_rewards(inputs, prompts, said, completion_ids)
+        first = self.accelerator.process_index * len(rows)
+        return self._weighted_rewards(per_func)[first : first + len(rows)].tolist()
+
+    def _weighted_rewards(self, per_func: Tensor) -> Tensor:
+        """One reward a completion of all processes, NaN where no function graded it."""
+        weighted: Tensor = (per_func * self.reward_weights.to(per_func.device)).nansum(1)
+        weighted[per_func.isnan().all(1)] = torch.nan  # ungraded: no success, and no 0 either
+        return weighted
 
     # ------------------------------------------------------------------ loss
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        student = self._score_student(model, inputs)
         self._student_tokens = inputs["prompt_mask"].sum() + inputs["completion_mask"].sum()
-        active = inputs["active"]
-        token_loss = objectives.distil_token_loss(
-            student.cost,
-            student.sampled_logps,
-            active,
-            future=self.args.future,
-            discount=self.args.discount,
-            future_weight=self.args.future_weight,
-            baseline=inputs.get("baseline"),
-        )
-        if "importance_sampling_ratio" in inputs:  # TRL's correction for a sampler in vLLM
-            token_loss = token_loss * inputs["importance_sampling_ratio"]
-        count = inputs["active_count"] / self.accelerator.num_processes
-        if self._mode == "train":
-            # The count spans a generation batch; the loss is added up over one accumulation window.
-            count = (
-                count * self.current_gradient_accumulation_steps / self.args.steps_per_generation
-            )
-        loss = objectives.masked_mean(token_loss, active, count)
-        self._observe(inputs, student)
+        if self.builder is not None:
+            loss = self._distillation_loss(self.builder, model, inputs)
+        elif self.objective.name == "sft":
+            loss, per_token = demonstration_loss(
+                model, base_model(self.accelerator.unwrap_model(self.model)), inputs,
+                temperature=self.temperature, share=self._share,
+            )  # fmt: skip
+            self._sums[self._mode].add("sft/cross_entropy", per_token, inputs["demonstration_mask"])
+        else:
+            loss = super()._compute_loss(model, inputs)
+        self._close_rollouts_after_last_micro_batch()
         if not torch.isfinite(loss):
             self._close_rollouts()
             raise TrainingError(
@@ -241,39 +280,65 @@ class DistILTrainer(GRPOTrainer):
             )
         return loss
 
-    def _score_student(self, model: Any, batch: dict[str, Tensor]) -> StudentScores:
-        """The student's log-probabilities at the support and the sampled tokens, and the cost."""
-        return score_student(
-            model, base_model(self.accelerator.unwrap_model(self.model)), batch,
-            cost=self.cost, tail=self.args.support_tail, temperature=self.temperature,
-        )  # fmt: skip
+    def _distillation_loss(
+        self, builder: BatchBuilder, model: Any, inputs: dict[str, Tensor]
+    ) -> Tensor:
+        student = builder.score_student(model, inputs)
+        assembled = assemble(self.objective, student, inputs, share=self._share)
+        self._observe(inputs, student, assembled)
+        if "replay_active" not in inputs:
+            return assembled.loss
+        earlier = {k.removeprefix("replay_"): v for k, v in inputs.items() if "replay_" in k}
+        earlier["scored"] = earlier["active"]
+        student = builder.score_student(model, earlier)
+        again = replay_loss(self.objective, student, earlier, share=self._share)
+        self._sums[self._mode].add("distil/replay_cost", student.cost, earlier["active"])
+        return assembled.loss + again
 
-    def _credit(self, cost: Tensor, active: Tensor) -> Tensor:
-        """Future credit as the recipe wants it, before the baseline; zeros for local credit."""
-        if self.args.future == "none":
-            return torch.zeros_like(cost)
-        return objectives.future_credit(
-            cost, active, reduction=self.args.future, discount=self.args.discount
-        )
+    @property
+    def _share(self) -> float:
+        """What a generation batch's counts, over all processes, are to one update of one of them.
+
+        The loss is added up over one accumulation window, and averaged over processes.
+        """
+        share = 1 / float(self.accelerator.num_processes)
+        if self._mode == "train":
+            share *= self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        return share
+
+    @property
+    def _stale(self) -> bool:
+        """Whether a later update sees rollouts of the policy before an earlier one."""
+        batches = self.args.steps_per_generation * self.num_iterations
+        return bool(self.args.gradient_accumulation_steps % batches)
 
     @torch.no_grad()
-    def _observe(self, inputs: dict[str, Any], student: StudentScores) -> None:
+    def _observe(
+        self, inputs: dict[str, Any], student: StudentScores, assembled: Assembled
+    ) -> None:
         """Adds this micro-batch to the metrics and to the rollouts' records."""
-        active = inputs["active"]
-        credit = self._credit(student.cost, active) - inputs.get("baseline", 0.0) * active
+        active, credit, wants = inputs["active"], assembled.credit, self.objective
         sums = self._sums[self._mode]
         sums.add("distil/cost", student.cost, active)
         sums.add("distil/future_credit", credit, active)
         sums.maximum("distil/future_credit_max", credit, active)
-        future = (self.args.future_weight * credit * student.sampled_logps).abs() * active
+        future = (wants.future_weight * credit * student.sampled_logps).abs() * active
         sums.ratio(
             "distil/future_share", future.sum(), future.sum() + (student.cost.abs() * active).sum()
         )
+        sums.add("distil/weight", inputs["weight"], active)
         sums.add("teacher/entropy", inputs["teacher_entropy"], active)
         sums.add("student/entropy", student.entropy, active)
         sums.add("distil/agreement", student.agreement, active)
+        gap = student.sampled_logps - inputs["teacher_sampled_logps"]
+        sums.add("distil/log_ratio_to_teacher", gap, active)
+        if "old_logps" in inputs:
+            sums.add("distil/ratio", assembled.ratio, active)
         if self.rollout_log is not None and self._mode == "train":
             self.rollout_log.fill(inputs, student, credit, self.processing_class)
+
+    def _close_rollouts_after_last_micro_batch(self) -> None:
+        if self._mode == "train":
             self._micro_batches_left -= 1
             if self._micro_batches_left == 0:
                 self._close_rollouts()
@@ -303,19 +368,6 @@ class DistILTrainer(GRPOTrainer):
     @property
     def _group_size(self) -> int:
         return int(self.num_generations if self._mode == "train" else self.num_generations_eval)
-
-    @property
-    def _scoring(self) -> dict[str, Any]:
-        return {
-            "batch_size": self.args.per_device_train_batch_size,
-            "temperature": self.temperature,
-            "pad_token_id": self.processing_class.pad_token_id,
-        }
-
-    def _sampled_mask(self, output: dict[str, Tensor]) -> Tensor:
-        """1 at tokens that the student sampled: no pads, no tool output."""
-        mask = output["completion_mask"]
-        return mask * output["tool_mask"] if "tool_mask" in output else mask
 
     @property
     def _special_tokens(self) -> list[str]:

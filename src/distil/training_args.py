@@ -3,20 +3,21 @@
 Left out on purpose: samplers, schedulers, precision, sharding, logging: they are GRPOConfig's.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from trl import GRPOConfig
 
-from distil.config import Divergence, FutureCredit, TeacherKind
-from distil.errors import RecipeError
+from distil.algorithms import faults, resolved
+from distil.config import ObjectiveConfig, TeacherKind
+from distil.errors import RecipeError, perhaps
 from distil.prompts import DEMONSTRATION_HEADER
 
 
 def _help(default: Any, text: str) -> Any:
     """A field as transformers' parsers want it."""
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
@@ -24,22 +25,18 @@ def _help(default: Any, text: str) -> Any:
 class DistILConfig(GRPOConfig):
     """Arguments of `DistILTrainer`.
 
-    Raises RecipeError where sampling and objective don't fit together: updates on stale rollouts
-    (steps_per_generation or num_iterations beyond one update), a sampler cut by top_p, top_k, min_p
-    or repetition_penalty under future credit, both of which would bias the gradient.
+    objective: a name ("distil", "grpo", ...), a dict of `distil.config.ObjectiveConfig`'s fields,
+        or such a config itself; kept as a plain dict with every field filled in.
+    num_generations may be 1, which TRL refuses, for objectives that compare no rewards.
+    Raises RecipeError where sampler and objective don't fit together (`distil.algorithms.faults`).
     """
 
-    divergence: Divergence = _help("forward_cross_entropy", "The cost at one token.")
-    future: FutureCredit = _help(
-        "sum", "Future credit: sum (exact), mean (published, biased), none."
-    )
-    future_weight: float = _help(1.0, "Factor on the future credit.")
-    discount: float = _help(1.0, "Per-token discount of future cost; 1 is exact.")
-    baseline: bool = _help(True, "Subtract the group's leave-one-out mean of the credit.")
-    support_top_k: int = _help(100, "Support: the teacher's K likeliest tokens.")
-    support_tail: bool = _help(True, "One bucket for all other tokens; false renormalises.")
+    objective: Any = _help("distil", "Objective: a name, or a dict of ObjectiveConfig's fields.")
+    num_generations: int = _help(8, "Rollouts of a prompt; 1 where no rewards are compared.")
     teacher: TeacherKind = _help("live", "live, frozen, lora_off or ema.")
     teacher_ema_rate: float = _help(0.01, "w <- (1-rate) w + rate student, once a step.")
+    teacher_samples: int = _help(0, "Completions a prompt that the teacher writes, graded.")
+    teacher_gate: bool = _help(False, "Leave out prompts where the teacher is no better.")
     max_teacher_prompt_length: int = _help(10_240, "Tokens; feedback text is cut to fit.")
     feedback_order: list[str] = _help(["sibling", "report", "expert"], "Sources, best first.")
     demonstration_header: str = _help(DEMONSTRATION_HEADER, "Line above a demonstration.")
@@ -48,23 +45,48 @@ class DistILConfig(GRPOConfig):
     disable_dropout: bool = _help(True, "Dropout would add noise to every cost and credit.")
 
     def __post_init__(self) -> None:
+        objective = as_objective(self.objective)
+        self.objective = asdict(objective)
+        self.scale_rewards = objective.scale_rewards
+        generations = self.num_generations
+        if generations == 1:  # TRL refuses it, for the advantages that aren't needed here
+            self.num_generations = max(2, self.per_device_train_batch_size)
         super().__post_init__()
-        if self.gradient_accumulation_steps % (self.steps_per_generation * self.num_iterations):
-            raise RecipeError(
-                f"steps_per_generation ({self.steps_per_generation}) x num_iterations "
-                f"({self.num_iterations}) must divide gradient_accumulation_steps "
-                f"({self.gradient_accumulation_steps}): otherwise later updates see rollouts of an "
-                "older policy, and this version has no importance ratio to correct for it."
-            )
+        self.num_generations = generations
         cut = self.top_p < 1 or self.top_k > 0 or bool(self.min_p) or self.repetition_penalty != 1
-        if cut and self.future != "none":
-            raise RecipeError(
-                "top_p, top_k, min_p or repetition_penalty make the sampler another policy than "
-                "the one that is trained, which biases future credit. Leave them off, or set "
-                "future='none' (local credit may be taken on any sampler's states)."
+        found = faults(objective, sampler_is_cut=cut, num_generations=generations)
+        if objective.top_k < 1 or objective.future_weight < 0 or objective.replay_batches < 0:
+            found.append(
+                f"objective.top_k ({objective.top_k}) must be at least 1, and future_weight "
+                f"({objective.future_weight}) and replay_batches ({objective.replay_batches}) at "
+                "least 0."
             )
-        if self.support_top_k < 1 or self.future_weight < 0:
-            raise RecipeError(
-                f"support_top_k ({self.support_top_k}) must be at least 1 and future_weight "
-                f"({self.future_weight}) at least 0."
+        if self.teacher_gate and self.teacher_samples < 1:
+            found.append("teacher_gate needs teacher_samples of 1 or more to judge the teacher by.")
+        if self.teacher_samples > generations:
+            found.append(
+                f"teacher_samples ({self.teacher_samples}) is more than num_generations "
+                f"({generations}): one rollout's teacher prompt gives one sample. Lower it."
             )
+        if found:
+            raise RecipeError("These arguments don't go together:\n" + "\n".join(found))
+
+
+def as_objective(given: Any) -> ObjectiveConfig:
+    """A name, a dict or an ObjectiveConfig as a resolved ObjectiveConfig.
+
+    Raises RecipeError for an unknown name or field.
+    """
+    if isinstance(given, ObjectiveConfig):
+        return resolved(given)
+    if isinstance(given, str):
+        return resolved(ObjectiveConfig(name=given))
+    if not isinstance(given, dict):
+        raise RecipeError(
+            f"objective is a {type(given).__name__}: give a name, a dict or an ObjectiveConfig."
+        )
+    known = {f.name for f in fields(ObjectiveConfig)}
+    for name in given:
+        if name not in known:
+            raise RecipeError(f"An objective has no field {name!r}.{perhaps(name, known)}")
+    return resolved(ObjectiveConfig(**given))

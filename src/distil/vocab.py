@@ -111,6 +111,37 @@ def topk_logps_and_entropy(
     return _topk(hidden, weight, bias, k, form, with_entropy=True)
 
 
+def topk_and_gather_logps(
+    hidden: Float[Tensor, "tokens hidden"],
+    weight: Float[Tensor, "vocab hidden"],
+    k: int,
+    ids: Int[Tensor, "tokens support"],
+    *,
+    bias: Float[Tensor, " vocab"] | None = None,
+    temperature: float = 1.0,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    chunk: int | None = None,
+) -> tuple[
+    Float[Tensor, "tokens k"],
+    Int[Tensor, "tokens k"],
+    Float[Tensor, "tokens support"],
+    Float[Tensor, " tokens"],
+]:
+    """All a teacher is asked in one product: top-k, their ids, logps at `ids`, entropy.
+
+    Equal to `topk_logps_and_entropy` and `gather_logps` together, without gradient. k may be 0.
+    """
+    form = _LogitForm.of(temperature, logit_scale, softcap, chunk)
+    _check(hidden, weight, bias)
+    _check_ids(ids, hidden, weight)
+    at_ids = hidden.new_empty(ids.shape, dtype=_wide(_cast(hidden, weight, bias)[0].dtype))
+    logps, top, entropy = _topk(
+        hidden, weight, bias, k, form, with_entropy=True, also=(ids, at_ids)
+    )
+    return logps, top, at_ids, entropy
+
+
 @dataclass(frozen=True)
 class _LogitForm:
     """logits / temperature = cap * tanh(x), or x where cap is None, of x = gain * (h @ W.T + b).
@@ -174,9 +205,11 @@ def _topk(
     form: _LogitForm,
     *,
     with_entropy: bool,
+    also: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """`also`: (ids, where to write the log-probabilities at them)."""
     _check(hidden, weight, bias)
-    if not 1 <= k <= len(weight):
+    if not (0 if also else 1) <= k <= len(weight):
         raise ValueError(
             f"k is {k}, but a row has {len(weight)} entries, one for each id of the vocabulary: "
             f"choose k from 1 to {len(weight)}."
@@ -189,6 +222,8 @@ def _topk(
         for block, logits, spare in _blocks(rows, product, form):
             every = torch.log_softmax(logits, -1, out=spare)
             logps[block], ids[block] = every.topk(k)
+            if also:
+                also[1][block] = every.gather(-1, also[0][block])
             if with_entropy:
                 entropy[block] = _entropy_(every)
     return logps, ids, entropy

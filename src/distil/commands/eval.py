@@ -6,10 +6,11 @@ from pathlib import Path
 from distil.config import EvalConfig, TaskConfig
 from distil.errors import TaskError
 from distil.evaluate import evaluate
+from distil.layout import as_text
 from distil.models import load_model
 from distil.prompts import student_messages
 from distil.runs import write_json
-from distil.tables import as_text, result_rows
+from distil.tables import result_rows
 from distil.tasks import load_task
 
 

@@ -4,6 +4,7 @@ Read it from top to bottom: it's a whole run. Left out: reading recipes and flag
 """
 
 import json
+import statistics
 import sys
 import time
 import warnings
@@ -16,9 +17,10 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from distil.callbacks import Progress, StopAfterStep, clock
+from distil.callbacks import AfterEvery, Progress, StopAfterStep
 from distil.config import Recipe
-from distil.evaluate import Attempt, evaluate
+from distil.evaluate import Attempt, evaluate, summarise
+from distil.layout import as_markdown, as_text, clock
 from distil.models import load_model
 from distil.prompts import student_messages, teacher_prompt
 from distil.runs import (
@@ -27,10 +29,12 @@ from distil.runs import (
     cut_logs,
     has_checkpoint,
     reopen_run,
+    rollouts_after,
+    updates_per_step,
     write_json,
     write_text,
 )
-from distil.tables import as_markdown, as_text, result_rows
+from distil.tables import result_rows
 from distil.tasks import Task, load_task
 from distil.tasks.grader import Grader
 from distil.trainer import DistILTrainer
@@ -57,7 +61,7 @@ def train(recipe: Recipe, *, resume: bool) -> int:
         f"on, {len(task.heldout)} held out."
     )
     judge = _Judge(recipe, task, tokenizer, folder)
-    evaluations = {"before": judge.students(model, "before")}
+    evaluations = {"before": judge.students(model, "before", 0)}
     if recipe.eval.teacher_samples:
         evaluations["teacher"] = judge.teacher(model)
     if task.heldout:
@@ -65,25 +69,30 @@ def train(recipe: Recipe, *, resume: bool) -> int:
 
     stop = StopAfterStep()
     trainer = make_trainer(recipe, model, tokenizer, task)
-    trainer.add_callback(Progress(final_seconds=judge.seconds))
+    updates = updates_per_step(recipe)
+    every = recipe.eval.every * updates if task.heldout else 0
+    trainer.add_callback(
+        AfterEvery(every, lambda model, done: judge.during(trainer, model, done // updates))
+    )
+    trainer.add_callback(Progress(judge.seconds, every))  # after judging: its time isn't a step's
     trainer.add_callback(stop)
     trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
     if resume and not has_checkpoint(folder):  # killed before the first one: from the start
         cut_logs(folder, 0)
         resume = False
     trainer.train(resume_from_checkpoint=resume)
-    if stop.stopped and trainer.state.global_step < recipe.train.steps:
+    if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
         command = sys.argv[0] if Path(sys.argv[0]).name == "distil" else "distil"
         print(
-            f"Stopped after step {trainer.state.global_step} of {recipe.train.steps}. Go on with:\n"
-            f"  {command} train {folder} --resume"
+            f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}. "
+            f"Go on with:\n  {command} train {folder} --resume"
         )
         return 130
     trainer.save_model(str(folder / "model"))
     tokenizer.save_pretrained(folder / "model")
 
     student = trainer.accelerator.unwrap_model(trainer.model)
-    evaluations["after"] = judge.students(student, "after")
+    evaluations["after"] = judge.students(student, "after", recipe.train.steps)
     if task.heldout:
         _report(folder, evaluations)
     print(f"Everything lies in {folder} (took {clock(time.perf_counter() - began)}):")
@@ -125,26 +134,30 @@ def training_args(recipe: Recipe) -> DistILConfig:
     """A recipe as DistIL's (and so TRL's and transformers') training arguments."""
     train, rollout, objective = recipe.train, recipe.rollout, recipe.objective
     per_step = rollout.prompts_per_step * rollout.num_generations
+    micro_batches = per_step // train.micro_batch
+    updates = updates_per_step(recipe)
     accelerated = torch.accelerator.is_available()
     with warnings.catch_warnings():
         # TRL's default for the old name of activation_checkpointing; ours is set below.
         warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
         return DistILConfig(
             output_dir=train.output_dir,
-            max_steps=train.steps,
+            max_steps=train.steps * updates,
             learning_rate=train.learning_rate,
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=train.warmup_steps,
             weight_decay=train.weight_decay,
             max_grad_norm=train.max_grad_norm,
             per_device_train_batch_size=train.micro_batch,
-            gradient_accumulation_steps=per_step // train.micro_batch,
+            gradient_accumulation_steps=micro_batches // train.updates_per_batch,
+            steps_per_generation=micro_batches,
+            num_iterations=train.num_iterations,
             gradient_checkpointing=train.gradient_checkpointing,
             bf16=accelerated,
             use_cpu=not accelerated,
             seed=train.seed,
             save_strategy="steps",
-            save_steps=train.save_every,
+            save_steps=train.save_every * updates,
             save_total_limit=train.keep_checkpoints + 1,  # one may be half written when killed
             logging_steps=1,
             logging_first_step=True,
@@ -156,15 +169,11 @@ def training_args(recipe: Recipe) -> DistILConfig:
             top_p=rollout.top_p,
             top_k=rollout.top_k,
             use_vllm=rollout.use_vllm,
-            divergence=objective.name,
-            future=objective.future,
-            future_weight=objective.future_weight,
-            discount=objective.discount,
-            baseline=objective.baseline,
-            support_top_k=objective.top_k,
-            support_tail=objective.tail,
+            objective=asdict(objective),
             teacher=recipe.teacher.kind,
             teacher_ema_rate=recipe.teacher.ema_rate,
+            teacher_samples=recipe.teacher.samples,
+            teacher_gate=recipe.teacher.gate,
             max_teacher_prompt_length=recipe.teacher.max_prompt_length,
             feedback_order=list(recipe.feedback.order),
             demonstration_header=recipe.feedback.demonstration_header,
@@ -190,24 +199,33 @@ def _lora(recipe: Recipe) -> Any:
 
 
 class _Judge:
-    """Evaluates, and keeps each evaluation in the run folder: resuming doesn't repeat it."""
+    """Evaluates, and keeps each evaluation in the run folder: resuming doesn't repeat it.
+
+    Beside the attempts a file says step, rollouts spent by then, mean tokens, and the means of
+    avg@n, pass@k and maj@n, which is all that `distil compare` reads.
+    """
 
     def __init__(self, recipe: Recipe, task: Task, tokenizer: Any, folder: Path) -> None:
         self._recipe, self._task, self._tokenizer, self._folder = recipe, task, tokenizer, folder
         self.seconds = 0.0
         """How long the last evaluation of the student took."""
 
-    def students(self, model: Any, name: str) -> list[Attempt]:
-        """The student on the held-out problems."""
-        return self._stored(name, model, self._student_prompt, self._recipe.eval.samples)
+    def students(self, model: Any, name: str, step: int) -> list[Attempt]:
+        """The student on the held-out problems, after `step` of `train.steps`."""
+        return self._stored(name, model, self._student_prompt, self._recipe.eval.samples, step)
+
+    def during(self, trainer: DistILTrainer, model: Any, step: int) -> None:
+        """The student in the midst of training. Random streams and the model stay as they were."""
+        self.students(trainer.accelerator.unwrap_model(model), f"eval-{step:06d}", step)
 
     def teacher(self, model: Any) -> list[Attempt]:
         """The same model shown the expert's answer: is there anything to learn from it?"""
-        return self._stored(
-            "teacher", model, self._teacher_prompt, self._recipe.eval.teacher_samples
-        )
+        samples = self._recipe.eval.teacher_samples
+        return self._stored("teacher", model, self._teacher_prompt, samples, 0)
 
-    def _stored(self, name: str, model: Any, make_prompt: Any, samples: int) -> list[Attempt]:
+    def _stored(
+        self, name: str, model: Any, make_prompt: Any, samples: int, step: int
+    ) -> list[Attempt]:
         file = self._folder / f"{name}.json"
         if file.exists():
             stored = json.loads(file.read_text(encoding="utf-8"))
@@ -223,7 +241,9 @@ class _Judge:
         seconds = time.perf_counter() - started
         if name != "teacher":
             self.seconds = seconds
-        write_json(file, {"seconds": seconds, "attempts": [asdict(a) for a in attempts]})
+        about = {"seconds": seconds, "step": step, "rollouts": rollouts_after(self._recipe, step)}
+        record = {**about, **_means(attempts), "attempts": [asdict(a) for a in attempts]}
+        write_json(file, record)
         return attempts
 
     def _student_prompt(self, problem: Problem) -> Prompt:
@@ -237,6 +257,14 @@ class _Judge:
         context = TeacherContext("expert", demonstration=demonstration)
         header = self._recipe.feedback.demonstration_header
         return teacher_prompt(student, context, self._task.instruction, header)
+
+
+def _means(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """Mean tokens and the mean of every figure; nothing where no problem is held out."""
+    if not attempts:
+        return {}
+    figures = {name: statistics.fmean(v) for name, v in summarise(attempts).items()}
+    return {"tokens": statistics.fmean(a.tokens for a in attempts), "figures": figures}
 
 
 def _report(folder: Path, evaluations: dict[str, list[Attempt]]) -> None:

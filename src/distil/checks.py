@@ -1,0 +1,175 @@
+"""Every check on a recipe, in one place: unknown fields, wrong shapes, impossible values.
+
+Each message states the fact, the reason and the fix. Nothing here imports torch or reads a file.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from distil.algorithms import faults, resolved
+from distil.config import Recipe
+from distil.errors import RecipeError, perhaps
+from distil.presets import preset
+
+
+def check_recipe(recipe: Recipe) -> Recipe:
+    """The recipe with its objective resolved (what null stood for is filled in).
+
+    Raises RecipeError with every impossible value in it, one a line.
+    """
+    recipe = replace(recipe, objective=resolved(recipe.objective))
+    if recipe.preset:
+        preset(recipe.preset)  # refuses an unknown name
+    found = [*_ranges(recipe), *_combinations(recipe), *_objective(recipe)]
+    if found:
+        raise RecipeError("This recipe can't run:\n" + "\n".join(f"  - {f}" for f in found))
+    return recipe
+
+
+def _ranges(recipe: Recipe) -> list[str]:
+    """Values that are impossible by themselves."""
+    at_least: dict[str, tuple[float, int]] = {
+        "task.train_size": (recipe.task.train_size, 1),
+        "task.eval_size": (recipe.task.eval_size, 0),
+        "model.lora.rank": (recipe.model.lora.rank, 0),
+        "teacher.max_prompt_length": (recipe.teacher.max_prompt_length, 16),
+        "teacher.samples": (recipe.teacher.samples, 0),
+        "objective.top_k": (recipe.objective.top_k, 1),
+        "objective.replay_batches": (recipe.objective.replay_batches, 0),
+        "objective.ratio_clip": (recipe.objective.ratio_clip, 1),
+        "objective.advantage_weight": (recipe.objective.advantage_weight or 0.0, 0),
+        "rollout.prompts_per_step": (recipe.rollout.prompts_per_step, 1),
+        "rollout.num_generations": (recipe.rollout.num_generations, 1),
+        "rollout.max_completion_length": (recipe.rollout.max_completion_length, 1),
+        "train.steps": (recipe.train.steps, 1),
+        "train.updates_per_batch": (recipe.train.updates_per_batch, 1),
+        "train.num_iterations": (recipe.train.num_iterations, 1),
+        "train.micro_batch": (recipe.train.micro_batch, 1),
+        "train.save_every": (recipe.train.save_every, 1),
+        "train.keep_checkpoints": (recipe.train.keep_checkpoints, 1),
+        "train.log_rollouts": (recipe.train.log_rollouts, 0),
+        "train.warmup_steps": (recipe.train.warmup_steps, 0),
+        "train.weight_decay": (recipe.train.weight_decay, 0),
+        "train.seed": (recipe.train.seed, 0),
+        "objective.future_weight": (recipe.objective.future_weight, 0),
+        "rollout.top_k": (recipe.rollout.top_k, 0),
+        "eval.top_k": (recipe.eval.top_k, 0),
+        "eval.every": (recipe.eval.every, 0),
+        "eval.samples": (recipe.eval.samples, 1),
+        "eval.teacher_samples": (recipe.eval.teacher_samples, 0),
+        "eval.batch_size": (recipe.eval.batch_size, 1),
+    }
+    above_zero = {
+        "rollout.temperature": recipe.rollout.temperature,
+        "eval.temperature": recipe.eval.temperature,
+        "train.learning_rate": recipe.train.learning_rate,
+        "train.max_grad_norm": recipe.train.max_grad_norm,
+        "objective.policy_space_clip": _or(recipe.objective.policy_space_clip, 1.0),
+    }
+    unit = {
+        "teacher.ema_rate": recipe.teacher.ema_rate,
+        "objective.discount": recipe.objective.discount,
+        "rollout.top_p": recipe.rollout.top_p,
+        "eval.top_p": recipe.eval.top_p,
+    }
+    return [
+        *(
+            f"{k} is {v}, and must be at least {low}."
+            for k, (v, low) in at_least.items()
+            if not v >= low
+        ),
+        *(f"{k} is {v}, and must be above 0." for k, v in above_zero.items() if not v > 0),
+        *(f"{k} is {v}, and must lie in (0, 1]." for k, v in unit.items() if not 0 < v <= 1),
+    ]
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _combinations(recipe: Recipe) -> list[str]:
+    """Values that are impossible together."""
+    found: list[str] = []
+    per_step = recipe.rollout.prompts_per_step * recipe.rollout.num_generations
+    if per_step % (recipe.train.micro_batch * recipe.train.updates_per_batch):
+        found.append(
+            f"train.micro_batch is {recipe.train.micro_batch} and train.updates_per_batch "
+            f"{recipe.train.updates_per_batch}: together they don't divide the {per_step} rollouts "
+            "of a step (rollout.prompts_per_step x rollout.num_generations)."
+        )
+    if recipe.rollout.prompts_per_step > recipe.task.train_size:
+        found.append(
+            f"rollout.prompts_per_step is {recipe.rollout.prompts_per_step}, more than the "
+            f"{recipe.task.train_size} problems there are (task.train_size)."
+        )
+    if recipe.teacher.kind == "lora_off" and recipe.model.lora.rank == 0:
+        found.append(
+            "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0). "
+            "Use teacher.kind: frozen, or set model.lora.rank."
+        )
+    if recipe.teacher.gate and recipe.teacher.samples == 0:
+        found.append(
+            "teacher.gate compares the teacher's own samples with the student's, and "
+            "teacher.samples is 0. Set teacher.samples to 1 or more."
+        )
+    if recipe.teacher.samples > recipe.rollout.num_generations:
+        found.append(
+            f"teacher.samples is {recipe.teacher.samples}, more than rollout.num_generations "
+            f"({recipe.rollout.num_generations}): one rollout's teacher prompt gives one sample."
+        )
+    if not recipe.feedback.order:
+        found.append("feedback.order is empty, so no rollout would have a teacher. Name a source.")
+    return found
+
+
+def _objective(recipe: Recipe) -> list[str]:
+    """What the objective can't do with this sampler and this feedback."""
+    order, generations = recipe.feedback.order, recipe.rollout.num_generations
+    cut = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
+    found = faults(recipe.objective, sampler_is_cut=cut, num_generations=generations)
+    if recipe.objective.name == "sft" and order == ("report",):
+        found.append(
+            "sft needs demonstrations, and feedback.order has only reports. Add sibling or expert."
+        )
+    if generations == 1 and order == ("sibling",):
+        found.append(
+            "feedback.order is sibling alone, and with rollout.num_generations 1 there are none. "
+            "Raise it, or add another source."
+        )
+    return found
+
+
+def check_keys(given: dict[str, Any], known: dict[str, Any], where: str) -> None:
+    """Raises RecipeError at the first key of `given` that `known` lacks, with the nearest one.
+
+    Also where a value hasn't its default's shape: group, list, true or false, or one value.
+    """
+    for key, value in given.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in known:
+            raise RecipeError(f"Unknown field {path!r}.{perhaps(str(key), known)}")
+        if wanted := _wrong_shape(path, value, known[key]):
+            raise RecipeError(f"Field {path!r} is {value!r}, and must be {wanted}.")
+        if isinstance(known[key], dict) and path != "task.options":
+            check_keys(value, known[key], path)
+
+
+def _wrong_shape(path: str, value: Any, default: Any) -> str | None:
+    """What `value` had to be, if it can't stand in `default`'s place."""
+    if path == "task.options":
+        fine = isinstance(value, dict) and all(isinstance(k, str) for k in value)
+        fine = fine and all(isinstance(v, int | float | str) for v in value.values())
+        return None if fine else "names with one number, text, true or false each"
+    if value is None and default is None:
+        return None
+    if isinstance(default, dict):
+        fields = ", ".join(sorted(default))
+        return None if isinstance(value, dict) else f"a group of fields: {fields}"
+    if isinstance(default, list):
+        fine = isinstance(value, str | list) and all(isinstance(v, str) for v in value)
+        return None if fine else "a list of names"
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if value is None or isinstance(value, bool | dict | list):
+        return "one value, in quotes if it is text"
+    return None

@@ -1,0 +1,56 @@
+"""Weights on the costs: which prompts and tokens the teacher is heard on. All 1 in the paper.
+
+Each weight w_t multiplies the cost c_t *before* future credit is summed, so that the gradient stays
+the exact one of E[ sum_t w_t c_t ] as long as w doesn't depend on the token that is judged.
+"""
+
+import torch
+
+from distil.objectives.shapes import Mask, PerRow, PerToken, same_shape
+
+
+def pass_rate_weight(succeeded: PerRow, group_size: int) -> PerRow:
+    """sqrt(p (1 - p)) for each row, p the share of its group (in order) that succeeded.
+
+    Prompts that are always or never solved weigh 0; p = 1/2 weighs most, 1/2. `succeeded` holds 0
+    and 1. Source: SC-SDPO, arXiv 2605.27765. Raises ValueError if the rows aren't whole groups.
+    """
+    if group_size < 1 or len(succeeded) % group_size:
+        raise ValueError(
+            f"{len(succeeded)} rows can't be split into groups of {group_size}: pass whole groups."
+        )
+    rate = succeeded.view(-1, group_size).mean(1).repeat_interleave(group_size)
+    return (rate * (1 - rate)).sqrt()
+
+
+def confident_teacher(teacher_entropy: PerToken, maximum: float) -> PerToken:
+    """1 where the teacher's entropy is at most `maximum` nats, 0 where it's unsure of itself.
+
+    Source: EGRSD, arXiv 2605.13255 (a gate by the teacher's entropy).
+    """
+    return (teacher_entropy <= maximum).to(teacher_entropy.dtype)
+
+
+def better_teacher(teacher_rate: PerRow, student_rate: PerRow) -> PerRow:
+    """1 where the teacher's own success rate is above the student's, 0 where it isn't.
+
+    1 also where the teacher's is NaN (not sampled): nothing is known against it.
+    """
+    worse = teacher_rate <= student_rate  # False for NaN
+    return (~worse).to(student_rate.dtype)
+
+
+def from_first_error(
+    student_logps: PerToken, teacher_logps: PerToken, mask: Mask, margin: float
+) -> PerToken:
+    """0 before the first token that the teacher objects to, 1 from it on; 0 in rows without one.
+
+    The teacher objects to y_t where log p(y_t) - log q(y_t) > margin, in nats, both at the sampled
+    token. The idea is ROSD's, arXiv 2605.28014, where a judge names the first wrong step; here the
+    teacher's own log-probability does. The weight of the first objectionable token looks at that
+    token itself, so with future credit the gradient is that of the gated loss only nearly.
+    """
+    same_shape(student_logps, teacher_logps)
+    same_shape(student_logps, mask)
+    objects = (student_logps.detach() - teacher_logps > margin) & (mask > 0)
+    return torch.cummax(objects.to(torch.int64), -1).values.to(student_logps.dtype)
