@@ -46,7 +46,9 @@ class TeacherProbe:
         for equally many rows.
         """
         device = self.accelerator.device
-        rows = range(0, len(teacher_ids), group_size // self.samples)
+        # Evenly spread, and as many on each process, also where a group spans several.
+        share = [i * self.samples // group_size for i in range(-1, len(teacher_ids))]
+        rows = [i for i in range(len(teacher_ids)) if share[i + 1] != share[i]]
         written = self._write(model, {i: ids for i in rows if (ids := teacher_ids[i])})
         graded = grade(rows, [written.get(i, []) for i in rows])
         rewards = torch.full((len(teacher_ids),), torch.nan, device=device)
