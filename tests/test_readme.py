@@ -1,5 +1,7 @@
 """The README's own example runs as it stands."""
 
+import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -24,12 +26,15 @@ def test_the_table_of_the_method_names_functions_and_tests_that_exist() -> None:
     text = (README.parent / "docs" / "method.md").read_text(encoding="utf-8")
     tests = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", text)
+    checked = 0
     assert len(named) > 10
     for name in named:
         assert f"def {name}(" in tests, name
-    for module, function in re.findall(r"`(objectives|vocab|teacher|evaluate)\.(\w+)", text):
-        source = README.parent / "src" / "distil" / f"{module}.py"
-        assert re.search(rf"^(def|class) {function}\b", source.read_text(), re.MULTILINE), function
+    for module, name in re.findall(r"`(\w+)\.([A-Za-z_]\w*)[`(]", text):
+        if importlib.util.find_spec(f"distil.{module}") is not None:
+            assert hasattr(importlib.import_module(f"distil.{module}"), name), f"{module}.{name}"
+            checked += 1
+    assert checked > 15
 
 
 def test_every_file_of_the_package_has_its_place_in_the_tree() -> None:

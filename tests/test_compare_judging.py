@@ -1,0 +1,141 @@
+"""Judging in the midst of training: what is stored, and that it changes nothing else."""
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+from conftest import make_model, make_tokenizer
+from distil.callbacks import AfterEvery, Progress
+from distil.checks import check_recipe
+from distil.cli import main
+from distil.commands import train as command
+from distil.config import Recipe, RolloutConfig, TrainConfig
+from distil.runs import rollouts_after, updates_per_step
+from distil.trainer import DistILTrainer
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    make_model().save_pretrained(tmp_path / "toy")
+    make_tokenizer().save_pretrained(tmp_path / "toy")
+    recipe = {
+        "task": {
+            "name": "chain_sum",
+            "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+            "extract": "last_number",
+            "train_size": 8,
+            "eval_size": 3,
+        },
+        "model": {"name": str(tmp_path / "toy")},
+        "teacher": {"kind": "ema"},
+        "rollout": {"prompts_per_step": 2, "num_generations": 2, "max_completion_length": 5},
+        "train": {"steps": 4, "micro_batch": 2, "save_every": 3, "learning_rate": 1e-2},
+        "eval": {"samples": 4, "teacher_samples": 0},
+    }
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return file
+
+
+def run(file: Path, folder: Path, *flags: str) -> int:
+    return main(["train", str(file), "--train.output-dir", str(folder), *flags])
+
+
+def stored(file: Path) -> dict[str, Any]:
+    """An evaluation without its duration."""
+    return {k: v for k, v in json.loads(file.read_text()).items() if k != "seconds"}
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    a, b = (AutoModelForCausalLM.from_pretrained(p / "model").state_dict() for p in (one, other))
+    return all(torch.equal(w, b[name]) for name, w in a.items())
+
+
+def test_judging_during_training_changes_no_bit_of_it(recipe_file: Path, tmp_path: Path) -> None:
+    plain, judged = tmp_path / "plain", tmp_path / "judged"
+    assert run(recipe_file, plain) == 0
+    assert run(recipe_file, judged, "--eval.every", "2") == 0
+    assert same_weights(plain, judged)
+    assert stored(plain / "after.json") == stored(judged / "after.json")
+    assert list(plain.glob("eval-*.json")) == []
+    # Not after the last step: that's after.json.
+    assert [p.name for p in judged.glob("eval-*.json")] == ["eval-000002.json"]
+    middle = stored(judged / "eval-000002.json")
+    assert (middle["step"], middle["rollouts"], len(middle["attempts"])) == (2, 8, 3 * 4)
+    rewards = [a["reward"] == 1 for a in middle["attempts"]]
+    assert middle["figures"]["avg@4"] == sum(rewards) / 12
+    assert middle["tokens"] == pytest.approx(sum(a["tokens"] for a in middle["attempts"]) / 12)
+    ends = [stored(judged / f"{name}.json") for name in ("before", "after")]
+    assert [(e["step"], e["rollouts"]) for e in ends] == [(0, 0), (4, 16)]
+
+
+def test_a_kill_while_judging_loses_and_changes_nothing(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    flags = ("--eval.every", "1")
+    assert run(recipe_file, whole, *flags) == 0
+    act = AfterEvery.on_step_begin
+
+    def stop(self: AfterEvery, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+        act(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AfterEvery, "on_step_begin", stop)
+        assert run(recipe_file, killed, *flags) == 130
+    first = (killed / "eval-000001.json").read_text()  # beyond the last checkpoint: there is none
+    assert run(recipe_file, killed, *flags, "--resume") == 0
+    assert (killed / "eval-000001.json").read_text() == first
+    assert same_weights(whole, killed)
+    for name in ("eval-000001", "eval-000002", "eval-000003", "after"):
+        assert stored(whole / f"{name}.json") == stored(killed / f"{name}.json")
+
+
+def test_step_time_covers_sampling_and_not_judging(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample, judge = DistILTrainer._generate_and_score_completions, command.evaluate
+
+    def slow_sample(*arguments: Any, **keywords: Any) -> Any:
+        time.sleep(0.5)
+        return sample(*arguments, **keywords)
+
+    def slow_judge(*arguments: Any, **keywords: Any) -> Any:
+        time.sleep(1.5)
+        return judge(*arguments, **keywords)
+
+    monkeypatch.setattr(DistILTrainer, "_generate_and_score_completions", slow_sample)
+    monkeypatch.setattr(command, "evaluate", slow_judge)
+    assert run(recipe_file, tmp_path / "run", "--eval.every", "1", "--train.steps", "2") == 0
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    times = [r["step_time"] for r in map(json.loads, lines) if "step_time" in r]
+    assert len(times) == 2
+    assert all(0.5 <= t < 1.5 for t in times)
+
+
+def test_rollouts_are_counted_in_fresh_batches_however_many_updates_they_get() -> None:
+    rollout = RolloutConfig(prompts_per_step=3, num_generations=4)
+    train = TrainConfig(updates_per_batch=2, num_iterations=3, micro_batch=2)
+    recipe = check_recipe(Recipe(rollout=rollout, train=train))
+    assert rollouts_after(recipe, 5) == 5 * 12
+    assert updates_per_step(recipe) == 6
+
+
+def test_the_time_left_counts_judgements_to_come() -> None:
+    progress, said = Progress(judging_seconds=100.0, judge_every=3), []
+    progress._bar = SimpleNamespace(update=lambda n: None, set_postfix_str=said.append)
+    # Of 7 updates, after 3 and 6 there is a judgement, and one at the end.
+    for done in (2, 3, 4, 7):
+        progress.on_step_begin(None, None, None)
+        state = SimpleNamespace(max_steps=7, global_step=done, log_history=[])
+        progress.on_step_end(None, state, None)
+    assert said == ["5:00 left", "5:00 left", "3:20 left", "1:40 left"]
