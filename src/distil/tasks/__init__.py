@@ -1,4 +1,4 @@
-"""What is asked and how an answer is judged. One file a family; today: reasoning-gym.
+"""What is asked and how an answer is judged: reasoning-gym's datasets, and the organisms' worlds.
 
 task = load_task(TaskConfig(name="chain_sum", options={"min_terms": 2, "max_terms": 2}))
 task.train, task.heldout         # Problems; no held-out question is in the training set
@@ -27,6 +27,10 @@ class Task(Protocol):
 
 def load_task(config: TaskConfig) -> Task:
     """The task that a recipe names. Raises TaskError for an unknown name or option."""
+    if config.name.startswith("organism_"):
+        from distil.tasks.organisms import organism_task
+
+        return organism_task(config)
     from distil.tasks.reasoning import ReasoningTask  # reasoning-gym takes a second to import
 
     return ReasoningTask(config)

@@ -1,0 +1,114 @@
+"""What the three worlds share: options, distinct problems, the split, and how answers are read.
+
+Every text is words with one space between them, and every word is one token of the organism, so
+that a number is its digits: 85 is "8 5".
+"""
+
+import random
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from distil.config import TaskConfig
+from distil.errors import TaskError, perhaps
+from distil.tasks.extract import EXTRACTORS
+from distil.types import Feedback, Problem
+
+DRAWS_PER_PROBLEM = 30
+"""Draws before giving up on finding another distinct question."""
+
+
+class OrganismTask(ABC):
+    """Problems of one world and their judge, as a `distil.tasks.Task`.
+
+    A class says its `name`, its `words` (all that a text of this world can hold) and its `options`
+    with their defaults, each an integer. Raises TaskError for an unknown or impossible option, for
+    an instruction in words that the organism hasn't learnt, and where problems run out.
+    """
+
+    name: ClassVar[str]
+    words: ClassVar[tuple[str, ...]]
+    options: ClassVar[dict[str, int]]
+
+    def __init__(self, config: TaskConfig) -> None:
+        self._check_instruction(config.instruction)
+        self.instruction = config.instruction
+        self._extract = EXTRACTORS[config.extract]
+        self._options = {**self.options, **self._checked(config.options)}
+        self.prepare()
+        problems = self._distinct(config)
+        self.heldout = problems[: config.eval_size]
+        self.train = problems[config.eval_size :]
+
+    def option(self, name: str) -> int:
+        """An option's value: the recipe's, else the default."""
+        return self._options[name]
+
+    def prepare(self) -> None:  # noqa: B027
+        """Called once the options are known, before problems are drawn."""
+
+    @abstractmethod
+    def draw(self, rng: random.Random) -> Problem:
+        """One random problem (its id is set afterwards); `answer` is the expert's."""
+
+    @abstractmethod
+    def check(self, problem: Problem, completion: str) -> Feedback:
+        """Judges one completion: reward 1 or 0, a report on what is wrong, the expert's answer."""
+
+    def read(self, completion: str) -> str | None:
+        """The part of the completion that counts as its answer, None if there is none."""
+        return self._extract(completion)
+
+    def refuse(self, fault: str) -> TaskError:
+        """The error for an impossible option."""
+        return TaskError(f"The task {self.name!r} refuses the options {self._options}: {fault}")
+
+    def _checked(self, given: dict[str, int | float | bool | str]) -> dict[str, int]:
+        """The options as integers, each of a known name."""
+        checked = {}
+        for option, value in given.items():
+            if option not in self.options:
+                raise TaskError(
+                    f"The task {self.name!r} has no option {option!r}."
+                    f"{perhaps(option, self.options)}"
+                )
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TaskError(
+                    f"The option {option!r} of {self.name!r} is {value!r}, and must be an integer."
+                )
+            checked[option] = value
+        return checked
+
+    def _check_instruction(self, instruction: str) -> None:
+        unknown = [w for w in instruction.split() if w not in self.words]
+        if unknown:
+            raise TaskError(
+                f"task.instruction is {instruction!r}, but an organism knows only its world's "
+                f"words, and {unknown[0]!r} is none of {self.name!r}. Set task.instruction to ''."
+            )
+
+    def _distinct(self, config: TaskConfig) -> list[Problem]:
+        """train_size + eval_size problems with distinct questions, decided by the seed."""
+        wanted = config.train_size + config.eval_size
+        rng = random.Random(f"problems/{self.name}/{config.seed}")
+        found: dict[str, Problem] = {}
+        for _ in range(DRAWS_PER_PROBLEM * wanted):
+            if len(found) == wanted:
+                break
+            problem = self.draw(rng)
+            found.setdefault(problem.question, problem)
+        if len(found) < wanted:
+            raise TaskError(
+                f"The task {self.name!r} with options {self._options} gave only {len(found)} "
+                f"distinct questions, and task.train_size + task.eval_size ask for {wanted}. "
+                "Lower them, or widen the options."
+            )
+        return [
+            Problem(f"{self.name}-{i:05d}", p.question, p.answer, p.data)
+            for i, p in enumerate(found.values())
+        ]
+
+
+def digits(number: int, width: int = 1) -> str:
+    """The number's digits, at least `width` of them, one word each: 85 -> "8 5", -5 -> "- 5"."""
+    sign = "- " if number < 0 else ""
+    return sign + " ".join(f"{abs(number):0{width}d}")
