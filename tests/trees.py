@@ -6,7 +6,7 @@ sequence early. Everything is float64.
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -69,3 +69,10 @@ def make_tree(vocabulary: int, length: int, *, early_stop: bool = False, seed: i
 
     student = table().requires_grad_()
     return Tree(student, (1.5 * table()).log_softmax(-1), tokens, states, mask)
+
+
+def other_policy(tree: Tree, seed: int) -> Tree:
+    """The same tree under another random student: the policy that old rollouts came from."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(tree.student.shape, generator=generator, dtype=torch.float64)
+    return replace(tree, student=logits.requires_grad_())

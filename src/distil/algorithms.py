@@ -83,10 +83,11 @@ def faults(objective: ObjectiveConfig, *, sampler_is_cut: bool, num_generations:
             f"objective.future is {objective.future}, but {objective.name} has no cost whose "
             "future could be credited. Leave it out, or choose another objective.name."
         )
-    if named.cost is None and (objective.replay_batches or objective.advantage_weight):
+    unread = _unread(objective, named)
+    if unread:
         found.append(
-            f"objective.replay_batches and objective.advantage_weight stand beside a cost, and "
-            f"{objective.name} has none. Leave them out, or choose another objective.name."
+            f"{', '.join(unread)} would do nothing under {objective.name}. Leave them out, or "
+            "choose another objective.name."
         )
     backward = named.cost in ("reverse_kl", "jensen_shannon")
     if backward and objective.support == "teacher" and not objective.tail:
@@ -112,3 +113,19 @@ def faults(objective: ObjectiveConfig, *, sampler_is_cut: bool, num_generations:
             "never, so that every weight is 0. Set rollout.num_generations to 2 or more."
         )
     return found
+
+
+def _unread(objective: ObjectiveConfig, named: Algorithm) -> list[str]:
+    """Fields that are set and that this objective's loss never looks at."""
+    released = objective.name == "as_released_math"
+    if named.cost is not None and not released:
+        alone = objective.replay_batches and objective.reduction == "sequences"
+        return ["objective.reduction with objective.replay_batches"] if alone else []
+    off = {
+        "advantage_weight": 0.0, "replay_batches": 0, "prompt_weight": "none",
+        "max_teacher_entropy": None, "first_error_margin": None, "policy_space_clip": None,
+        "reduction": "tokens",
+    }  # fmt: skip
+    if released:
+        off = {"advantage_weight": 0.0, "replay_batches": 0, "future": "none"}
+    return [f"objective.{f}" for f, value in off.items() if getattr(objective, f) != value]

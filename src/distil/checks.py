@@ -64,6 +64,7 @@ def _ranges(recipe: Recipe) -> list[str]:
         "eval.temperature": recipe.eval.temperature,
         "train.learning_rate": recipe.train.learning_rate,
         "train.max_grad_norm": recipe.train.max_grad_norm,
+        "objective.max_teacher_entropy": _or(recipe.objective.max_teacher_entropy, 1.0),
         "objective.policy_space_clip": _or(recipe.objective.policy_space_clip, 1.0),
     }
     unit = {

@@ -20,7 +20,7 @@ class TaskConfig:
     """What is asked, and how an answer is judged."""
 
     name: str = "chain_sum"
-    """A reasoning-gym dataset."""
+    """A reasoning-gym dataset, or an organism's world: organism_sums, _programs, _cipher."""
     options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """The dataset's own options (as flags: --task.options min_terms 2 max_terms 3). They replace
     the recipe's, and naming another dataset drops the recipe's."""
@@ -51,7 +51,8 @@ class ModelConfig:
     """Which model is trained."""
 
     name: str = "smollm2-135m-instruct"
-    """The embedded model's name, a local folder, a .gguf file, or a hub id."""
+    """The embedded model's name, an organism (organism-cipher, organism-sums@3 for its seed 3), a
+    local folder, a .gguf file, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """The weights' type; auto is float32 on a CPU and bfloat16 on an accelerator."""
     lora: LoraSettings = field(default_factory=LoraSettings)

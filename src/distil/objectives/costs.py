@@ -60,6 +60,8 @@ def jensen_shannon(
             "divergence is 0 everywhere. Use forward_kl or reverse_kl for those directions."
         )
     student, teacher = _both(student_logps, teacher_logps)
+    # Two infinities would make the mixture's gradient NaN; at this floor exp is exactly 0 too.
+    student, teacher = student.clamp(min=NO_PROBABILITY), teacher.clamp(min=NO_PROBABILITY)
     w = torch.tensor(teacher_weight, dtype=student.dtype, device=student.device)
     mixture = torch.logaddexp(teacher + w.log(), student + torch.log1p(-w))
     to_teacher = _weighted(teacher.exp(), teacher - mixture)

@@ -8,7 +8,7 @@ the weights below it still share their parameters, and the optimiser has a word 
 
 import torch
 
-from distil.objectives.costs import Cost
+from distil.objectives.costs import NO_PROBABILITY, Cost
 from distil.objectives.shapes import OverSupport, PerToken
 
 
@@ -32,12 +32,11 @@ def policy_space(
         leaf = student_logps.detach().requires_grad_()
         value = cost(leaf, teacher_logps)
         (by_logp,) = torch.autograd.grad(value.sum(), leaf)
-    p = leaf.detach().exp()
-    some = p > 0
-    by_p = torch.where(
-        some, by_logp / torch.where(some, p, torch.ones_like(p)), torch.zeros_like(p)
-    )
-    step = (by_p - (p * by_p).sum(-1, keepdim=True)).clamp(-clip, clip) * some
+    # Where both sides have none (NO_PROBABILITY), there is no token, and so no step.
+    some = leaf.detach() > NO_PROBABILITY
+    p = leaf.detach().exp().clamp(min=torch.finfo(leaf.dtype).tiny)
+    expected = by_logp.sum(-1, keepdim=True)  # sum_b p_b g_b, since d/d log p_b = p_b g_b
+    step = (by_logp / p - expected).clamp(-clip, clip) * some
     step = (step - step.sum(-1, keepdim=True) / some.sum(-1, keepdim=True).clamp(min=1)) * some
     surrogate = (step * torch.where(some, student_logps, torch.zeros_like(p))).sum(-1)
     return value.detach() + surrogate - surrogate.detach()
