@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from distil.algorithms import resolved
 from distil.checks import check_recipe
 from distil.cli import load_recipe, main
 from distil.config import (
@@ -27,9 +28,22 @@ from distil.config import (
     TrainConfig,
 )
 from distil.errors import RecipeError
+from distil.runs import begin_run, reopen_run
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
 Write = Callable[[str], str]
+
+# What null stands for under objective.name's default, distil.
+DISTIL: dict[str, Any] = {"future": "sum", "support": "teacher", "advantage_weight": 0.0}
+# Every field that may be null, as it is by default, with another value.
+NULLABLE: dict[str, Any] = {
+    "objective.future": "mean",
+    "objective.support": "joined",
+    "objective.advantage_weight": 0.25,
+    "objective.max_teacher_entropy": 2e-7,
+    "objective.first_error_margin": 1.5,
+    "objective.policy_space_clip": 3.0,
+}
 
 
 @pytest.fixture
@@ -42,7 +56,7 @@ def recipe_file(tmp_path: Path) -> Write:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)  # a mistake that goes untold must not start a real run either
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `distil train` and `distil eval` were about to run, in place of running it."""
     calls: list[Any] = []
@@ -74,6 +88,35 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert captured.err.startswith("distil: RecipeError: ")
     assert "Traceback" not in captured.err
     return captured.err
+
+
+def with_field(path: str, value: Any, recipe: Recipe | None = None) -> Recipe:
+    """The recipe (else the default one) with one field changed."""
+    recipe = recipe or Recipe()
+    group, *inner, name = path.split(".")
+    part = getattr(recipe, group)
+    if inner:
+        changed = replace(part, **{inner[0]: replace(getattr(part, inner[0]), **{name: value})})
+    else:
+        changed = replace(part, **{name: value})
+    return replace(recipe, **{group: changed})
+
+
+def as_run(recipe: Recipe) -> Recipe:
+    """A recipe of the objective distil as it is run: what null stands for is filled in."""
+    assert recipe.objective.name == "distil"
+    nulls = {name: v for name, v in DISTIL.items() if getattr(recipe.objective, name) is None}
+    return replace(recipe, objective=replace(recipe.objective, **nulls))
+
+
+def leaves(plain: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested fields as {"train.steps": 3, ...}; task.options is one field."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        path = f"{where}{key}"
+        group = isinstance(value, dict) and path != "task.options"
+        found |= leaves(value, f"{path}.") if group else {path: value}
+    return found
 
 
 # ---------------------------------------------------------------- nothing is loaded
@@ -117,6 +160,9 @@ def test_mistakes_are_told_before_anything_is_loaded(recipe_file: Write) -> None
         ["train", good, "--train.stepz", "3"],
         ["train", good, "--train.steps", "many"],
         ["train", good, "--train.steps", "0"],
+        ["train", good, "--objective.name", "forward_KL"],
+        ["train", good, "--objective.name", "missing.py:mine"],
+        ["train", good, "--preset", "sdpo-scince"],
         ["train", recipe_file("train: {stepz: 3}")],
         ["train", good + ".missing"],
         ["train"],
@@ -198,7 +244,20 @@ def test_doctor_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         ("train: {output_dir: ~}", "Field 'train.output_dir' is None"),
         ("objective: {baseline: 0}", "'objective.baseline' is 0, and must be true or false."),
         ("objective: {tail: 'no'}", "Field 'objective.tail' is 'no', and must be true or false."),
-        ("objective: {name: forward_KL}", "invalid choice 'forward_KL' for argument"),
+        ("objective: {name: }", "'objective.name' is None, and must be one value, in quotes"),
+        ("objective: {futur: sum}", "Unknown field 'objective.futur'. Perhaps you meant 'future'."),
+        ("objective: {future: all}", "invalid choice 'all' for argument '--objective.future'"),
+        ("objective: {future: no}", "'objective.future' is False, and must be one value, in quo"),
+        ("objective: {support: [joined]}", "'objective.support' is ['joined'], and must be one"),
+        ("objective: {policy_space_clip: {}}", "'objective.policy_space_clip' is {}, and must be"),
+        ("objective: {advantage_weight: much}", "could not convert string to float: 'much'"),
+        ("objective: {ratio: clipped}", "invalid choice 'clipped' for argument"),
+        ("teacher: {gate: 1}", "Field 'teacher.gate' is 1, and must be true or false."),
+        ("train: {num_iterations: ~}", "Field 'train.num_iterations' is None, and must be one"),
+        ("preset: sdpo-scince", "no preset 'sdpo-scince'. Perhaps you meant 'sdpo-science'."),
+        ("preset: ", "Field 'preset' is None, and must be one value, in quotes if it is text."),
+        ("preset: [sdpo-science]", "Field 'preset' is ['sdpo-science'], and must be one value"),
+        ("preset: 3", "There is no preset "),
         ("feedback: {order: [siblings]}", "invalid choice 'siblings' for argument"),
         ("feedback: {order: {a: b}}", "'feedback.order' is {'a': 'b'}, and must be a list"),
         ("train: {report_to: }", "Field 'train.report_to' is None, and must be a list of names."),
@@ -222,6 +281,34 @@ def test_a_mistake_in_a_recipe_names_file_and_field(
     said = complaint(["train", file], capsys)
     assert expected in said
     assert file in said
+
+
+def test_an_unknown_objective_is_told_the_known_ones_from_file_and_flag_alike(
+    recipe_file: Write, started: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = (
+        "distil: RecipeError: There is no objective 'forward_KL'. Perhaps you meant 'forward_kl'. "
+        "Known: distil, forward_kl, reverse_kl, jensen_shannon, grpo, sft, distil+grpo, "
+        "as_released_math; or your own as path/to/file.py:function.\n"
+    )
+    assert complaint(["train", recipe_file("objective: {name: forward_KL}")], capsys) == expected
+    flags = ["--objective.name", "forward_KL"]
+    assert complaint(["train", str(RECIPES[0]), *flags], capsys) == expected
+    assert started == []
+
+
+def test_a_cost_is_no_objective(recipe_file: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    file = recipe_file("objective: {name: forward_cross_entropy}")
+    assert "There is no objective 'forward_cross_entropy'. " in complaint(["train", file], capsys)
+
+
+@pytest.mark.parametrize("text", ["objective: {name: xyzzy}", "preset: xyzzy"])
+def test_a_name_far_from_any_is_told_the_known_ones_once(
+    recipe_file: Write, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    said = complaint(["train", recipe_file(text)], capsys)
+    assert "'xyzzy'" in said
+    assert said.count("Known: ") == 1
 
 
 def test_a_recipe_that_is_no_text_is_no_valid_yaml(
@@ -255,7 +342,13 @@ def test_an_unreadable_recipe_says_why(tmp_path: Path, capsys: pytest.CaptureFix
         (["--train.steps", "3.5"], ["--train.steps", "'3.5'"]),
         (["--train.steps"], ["Missing value", "--train.steps"]),
         (["--train.learning-rate", "fast"], ["--train.learning-rate", "'fast'"]),
-        (["--objective.name", "forward_KL"], ["--objective.name", "'forward_kl'"]),
+        (["--objective.name", "forward_KL"], ["objective 'forward_KL'", "'forward_kl'"]),
+        (["--objective.future", "all"], ["--objective.future", "'all'", "'sum'"]),
+        (["--objective.support", "teachers"], ["--objective.support", "'teachers'", "'teacher'"]),
+        (["--objective.advantage-weight", "x"], ["--objective.advantage-weight", "'x'"]),
+        (["--prest", "sdpo-science"], ["--prest", "Perhaps you meant", "--preset"]),
+        (["--preset", "sdpo-scince"], ["preset 'sdpo-scince'", "'sdpo-science'"]),
+        (["--preset"], ["Missing value", "--preset"]),
         (["--feedback.order", "expert", "siblings"], ["--feedback.order", "'sibling'"]),
         (["--resum"], ["--resum", "--resume"]),
         (["another.yaml"], ["another.yaml"]),
@@ -286,17 +379,6 @@ def test_train_without_a_recipe_says_that_it_is_missing(
 # ---------------------------------------------------------------- impossible values
 
 
-def with_field(path: str, value: Any) -> Recipe:
-    """The default recipe with one field changed."""
-    group, *inner, name = path.split(".")
-    part = getattr(Recipe(), group)
-    if inner:
-        changed = replace(part, **{inner[0]: replace(getattr(part, inner[0]), **{name: value})})
-    else:
-        changed = replace(part, **{name: value})
-    return replace(Recipe(), **{group: changed})
-
-
 @pytest.mark.parametrize(
     ("path", "value", "demand"),
     [
@@ -304,6 +386,7 @@ def with_field(path: str, value: Any) -> Recipe:
         ("task.eval_size", -1, "at least 0"),
         ("model.lora.rank", -1, "at least 0"),
         ("teacher.max_prompt_length", 15, "at least 16"),
+        ("teacher.samples", -1, "at least 0"),
         ("teacher.ema_rate", 0.0, "in (0, 1]"),
         ("teacher.ema_rate", 1.5, "in (0, 1]"),
         ("objective.top_k", 0, "at least 1"),
@@ -311,14 +394,23 @@ def with_field(path: str, value: Any) -> Recipe:
         ("objective.discount", 1.01, "in (0, 1]"),
         ("objective.future_weight", -0.5, "at least 0"),
         ("objective.future_weight", float("nan"), "at least 0"),
+        ("objective.advantage_weight", -0.5, "at least 0"),
+        ("objective.advantage_weight", float("nan"), "at least 0"),
+        ("objective.ratio_clip", 0.5, "at least 1"),
+        ("objective.replay_batches", -1, "at least 0"),
+        ("objective.policy_space_clip", 0.0, "above 0"),
+        ("objective.policy_space_clip", float("nan"), "above 0"),
         ("rollout.prompts_per_step", 0, "at least 1"),
-        ("rollout.num_generations", 1, "at least 2"),
+        ("rollout.num_generations", 0, "at least 1"),
         ("rollout.max_completion_length", 0, "at least 1"),
         ("rollout.temperature", 0.0, "above 0"),
         ("rollout.temperature", float("nan"), "above 0"),
         ("rollout.top_p", 0.0, "in (0, 1]"),
         ("rollout.top_k", -1, "at least 0"),
         ("train.steps", 0, "at least 1"),
+        ("train.updates_per_batch", 0, "at least 1"),
+        ("train.num_iterations", 0, "at least 1"),
+        ("train.micro_batch", 0, "at least 1"),
         ("train.learning_rate", 0.0, "above 0"),
         ("train.learning_rate", -1e-5, "above 0"),
         ("train.max_grad_norm", 0.0, "above 0"),
@@ -350,12 +442,25 @@ def test_an_impossible_value_is_refused_by_name(path: str, value: Any, demand: s
         ("task.eval_size", 0),
         ("task.train_size", 8),
         ("teacher.ema_rate", 1.0),
+        ("teacher.samples", 8),
         ("objective.top_k", 1),
         ("objective.future_weight", 0.0),
+        ("objective.advantage_weight", 0.0),
+        ("objective.advantage_weight", 0.5),
+        ("objective.ratio_clip", 1.0),
+        ("objective.replay_batches", 1),
+        ("objective.policy_space_clip", 1e-3),
+        ("objective.future", "none"),
+        ("objective.support", "student"),
+        ("rollout.num_generations", 1),
         ("rollout.num_generations", 2),
         ("train.steps", 1),
+        ("train.updates_per_batch", 8),
+        ("train.num_iterations", 2),
+        ("train.micro_batch", 64),
         ("train.weight_decay", 0.0),
         ("train.log_rollouts", 0),
+        ("eval.every", 1),
         ("eval.teacher_samples", 0),
         ("eval.top_p", 0.9),
         ("eval.top_k", 20),
@@ -364,7 +469,7 @@ def test_an_impossible_value_is_refused_by_name(path: str, value: Any, demand: s
 )
 def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) -> None:
     recipe = with_field(path, value)
-    assert check_recipe(recipe) is recipe
+    assert check_recipe(recipe) == as_run(recipe)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +477,13 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
     [
         (
             replace(Recipe(), train=TrainConfig(micro_batch=7)),
-            "train.micro_batch is 7, which doesn't divide the 64 rollouts of a step",
+            "train.micro_batch is 7 and train.updates_per_batch 1: together they don't divide the "
+            "64 rollouts of a step (rollout.prompts_per_step x rollout.num_generations).",
+        ),
+        (
+            replace(Recipe(), train=TrainConfig(micro_batch=8, updates_per_batch=16)),
+            "train.micro_batch is 8 and train.updates_per_batch 16: together they don't divide the "
+            "64 rollouts of a step (rollout.prompts_per_step x rollout.num_generations).",
         ),
         (
             replace(Recipe(), task=TaskConfig(train_size=4)),
@@ -383,12 +494,24 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
             "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0).",
         ),
         (
+            replace(Recipe(), teacher=TeacherConfig(gate=True)),
+            "teacher.samples is 0. Set teacher.samples to 1 or more.",
+        ),
+        (
+            replace(Recipe(), teacher=TeacherConfig(samples=9)),
+            "teacher.samples is 9, more than rollout.num_generations (8)",
+        ),
+        (
             replace(Recipe(), rollout=RolloutConfig(top_p=0.9)),
-            "Set rollout.top_p: 1 and rollout.top_k: 0, or objective.future: none.",
+            "top_p, top_k, min_p or repetition_penalty make the sampler another policy than the "
+            "one that is trained, and future credit would be biased. Leave them off, or set "
+            "objective.future: none (local credit may be taken on any sampler's states).",
         ),
         (
             replace(Recipe(), rollout=RolloutConfig(top_k=20)),
-            "Set rollout.top_p: 1 and rollout.top_k: 0, or objective.future: none.",
+            "top_p, top_k, min_p or repetition_penalty make the sampler another policy than the "
+            "one that is trained, and future credit would be biased. Leave them off, or set "
+            "objective.future: none (local credit may be taken on any sampler's states).",
         ),
         (replace(Recipe(), feedback=FeedbackConfig(order=())), "feedback.order is empty"),
     ],
@@ -404,12 +527,16 @@ def test_the_way_out_that_a_refusal_names_is_taken() -> None:
     check_recipe(replace(Recipe(), model=lora, teacher=TeacherConfig(kind="lora_off")))
     local = ObjectiveConfig(future="none")
     check_recipe(replace(Recipe(), objective=local, rollout=RolloutConfig(top_p=0.9)))
+    check_recipe(replace(Recipe(), teacher=TeacherConfig(gate=True, samples=1)))
+    check_recipe(replace(Recipe(), train=TrainConfig(micro_batch=4, updates_per_batch=16)))
 
 
 def test_several_impossible_values_are_told_at_once(
     recipe_file: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = recipe_file("train: {steps: 0, micro_batch: 7}\nobjective: {top_k: 0}")
+    file = recipe_file(
+        "train: {steps: 0, micro_batch: 7}\nobjective: {name: grpo, future: sum, top_k: 0}"
+    )
     said = complaint(["train", file, "--eval.samples", "0"], capsys)
     lines = [line for line in said.splitlines() if line.startswith("  - ")]
     assert [line.split()[1] for line in lines] == [
@@ -417,6 +544,7 @@ def test_several_impossible_values_are_told_at_once(
         "train.steps",
         "eval.samples",
         "train.micro_batch",
+        "objective.future",
     ]
 
 
@@ -427,19 +555,21 @@ def holds(taken: Any, given: Any) -> bool:
     """Whether every value that a file gives is the one that was taken."""
     if isinstance(given, dict):
         return all(holds(taken[name], value) for name, value in given.items())
+    if taken is None or given is None:
+        return taken is given
     return taken == type(taken)(given)
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda f: f.stem)
 def test_every_recipe_that_we_ship_can_run(file: Path, started: list[Any]) -> None:
     assert main(["train", str(file)]) == 0
-    recipe = check_recipe(load_recipe(file))
-    assert started == [(recipe, False)]
+    recipe = load_recipe(file)
+    assert started == [(replace(recipe, objective=resolved(recipe.objective)), False)]
     assert holds(recipe.as_dict(), yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def test_there_is_a_recipe_to_ship() -> None:
-    assert "demo" in [file.stem for file in RECIPES]
+    assert {"demo", "cipher", "programs", "sums"} <= {file.stem for file in RECIPES}
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "{}"])
@@ -454,15 +584,114 @@ def test_every_default_survives_being_written_and_read(recipe_file: Write) -> No
 def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write) -> None:
     options = {"n": -3, "x": 1.5, "tiny": 2e-7, "yes": True, "no": False, "s": "3", "t": "-v"}
     recipe = Recipe(
-        task=TaskConfig("gcd", {**options, "empty": "", "a b": "c = {d} %s"}, "--brief: 'yes'\n#"),
+        preset="opsd-math",
+        task=TaskConfig(
+            name="gcd",
+            options={**options, "empty": "", "a b": "c = {d} %s"},
+            instruction="--brief: 'yes'\n#",
+            extract="whole",
+            train_size=7,
+            eval_size=5,
+            seed=3,
+        ),
         model=ModelConfig("a/b", "bfloat16", LoraSettings(8, 16, 0.05, "q_proj")),
-        feedback=FeedbackConfig(("expert", "sibling"), "random"),
-        teacher=TeacherConfig("ema", 0.05, 512),
-        objective=ObjectiveConfig("jensen_shannon", "none", 0.5, 0.9, False, 7, False),
-        rollout=RolloutConfig(3, 5, 17, 0.7, 0.95, 20, True),
-        train=TrainConfig("-runs/ä b", 3, 2e-5, 1, 0.0, 0.1, 5, True, 2, 3, 4, 0, ("wandb", "x")),
-        eval=EvalConfig(1, 0.6, 0.95, 20, 3, 7, 0),
+        feedback=FeedbackConfig(("expert", "sibling"), "random", ""),
+        teacher=TeacherConfig("ema", 0.05, 512, samples=4, gate=True),
+        objective=ObjectiveConfig(
+            name="-my own/ä.py:mine",
+            future="none",
+            future_weight=0.5,
+            discount=0.9,
+            baseline=False,
+            support="joined",
+            top_k=7,
+            tail=False,
+            advantage_weight=0.25,
+            scale_rewards="none",
+            reduction="sequences",
+            ratio="prefix",
+            ratio_clip=3.0,
+            prompt_weight="pass_rate",
+            max_teacher_entropy=2e-7,
+            first_error_margin=1.5,
+            replay_batches=2,
+            policy_space_clip=3.0,
+        ),
+        rollout=RolloutConfig(3, 1, 17, 0.7, 0.95, 20, True),
+        train=TrainConfig(
+            output_dir="-runs/ä b",
+            steps=3,
+            updates_per_batch=2,
+            num_iterations=4,
+            learning_rate=2e-5,
+            warmup_steps=1,
+            weight_decay=0.0,
+            max_grad_norm=0.1,
+            micro_batch=5,
+            gradient_checkpointing=True,
+            save_every=2,
+            keep_checkpoints=3,
+            seed=4,
+            log_rollouts=0,
+            report_to=("wandb", "x"),
+        ),
+        eval=EvalConfig(1, 0.6, 0.95, 20, 3, 7, every=5, teacher_samples=0),
     )
+    default, given = leaves(Recipe().as_dict()), leaves(recipe.as_dict())
+    assert [path for path, value in default.items() if given[path] == value] == []  # every field
+    assert load_recipe(recipe_file(yaml.safe_dump(recipe.as_dict()))) == recipe
+
+
+def test_every_field_that_may_be_null_is_tried() -> None:
+    plain = leaves(Recipe().as_dict())
+    assert {path for path, value in plain.items() if value is None} == set(NULLABLE)
+
+
+@pytest.mark.parametrize("path", NULLABLE)
+@pytest.mark.parametrize("preset", ["", "distil-science", "sdpo-science"])
+def test_null_survives_being_written_and_read_and_so_does_a_value(
+    recipe_file: Write, path: str, preset: str
+) -> None:
+    others = Recipe(preset=preset)
+    for other, value in NULLABLE.items():
+        others = with_field(other, value, others)
+    alone = with_field(path, NULLABLE[path], Recipe(preset=preset))
+    for recipe, stored in (
+        (alone, NULLABLE[path]),  # a value, all others null
+        (with_field(path, None, others), None),  # null, all others with a value
+        (others, NULLABLE[path]),
+    ):
+        text = yaml.safe_dump(recipe.as_dict())
+        assert leaves(yaml.safe_load(text))[path] == stored
+        assert load_recipe(recipe_file(text)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        ("{}", ("sum", "teacher", 0.0)),
+        ("{future: null, support: ~, advantage_weight: }", ("sum", "teacher", 0.0)),
+        ("{name: reverse_kl}", ("none", "student", 0.0)),
+        ("{name: forward_kl, future: null}", ("none", "teacher", 0.0)),
+        ("{name: distil+grpo}", ("sum", "teacher", 1.0)),
+        ("{name: distil+grpo, advantage_weight: 0}", ("sum", "teacher", 0.0)),
+        ("{name: jensen_shannon, future: mean}", ("mean", "student", 0.0)),
+        ("{future: none, support: joined, advantage_weight: 2}", ("none", "joined", 2.0)),
+    ],
+)
+def test_a_run_has_what_the_name_brings_where_the_recipe_has_null(
+    recipe_file: Write, started: list[Any], objective: str, expected: tuple[str, str, float]
+) -> None:
+    file = recipe_file(f"objective: {objective}")
+    assert main(["train", file]) == 0
+    [(recipe, _)] = started
+    found = recipe.objective
+    assert (found.future, found.support, found.advantage_weight) == expected
+    future, support, weight = expected
+    filled = {"future": future, "support": support, "advantage_weight": weight}
+    given = load_recipe(file)
+    assert recipe == replace(given, objective=replace(given.objective, **filled))
+    assert check_recipe(recipe) == recipe  # nothing is left to resolve
     assert load_recipe(recipe_file(yaml.safe_dump(recipe.as_dict()))) == recipe
 
 
@@ -484,6 +713,19 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
         ("task: {instruction: -5}", "task.instruction", "-5"),
         ("task: {options: {a: 1, b: x}}", "task.options", {"a": 1, "b": "x"}),
         ("task: {options: {}}", "task.options", {}),
+        ("objective: {future: null}", "objective.future", None),
+        ("objective: {future: ~}", "objective.future", None),
+        ("objective: {future: }", "objective.future", None),
+        ("objective: {future: none}", "objective.future", "none"),
+        ("objective: {advantage_weight: 0}", "objective.advantage_weight", 0.0),
+        ("objective: {max_teacher_entropy: 2e-5}", "objective.max_teacher_entropy", 2e-5),
+        ("objective: {policy_space_clip: null}", "objective.policy_space_clip", None),
+        ("objective: {name: a/b c.py:mine}", "objective.name", "a/b c.py:mine"),
+        ("teacher: {gate: yes}", "teacher.gate", True),
+        ("rollout: {num_generations: 1}", "rollout.num_generations", 1),
+        ("preset: distil-science", "objective.future", "mean"),
+        ("preset: distil-science\nobjective: {future: null}", "objective.future", None),
+        ("objective: {future: none}\npreset: distil-science", "objective.future", "none"),
     ],
 )
 def test_a_value_reaches_its_field(recipe_file: Write, text: str, path: str, value: Any) -> None:
@@ -520,9 +762,98 @@ def test_flags_override_the_recipe_and_leave_the_rest(
     expected = Recipe(
         task=TaskConfig(options={"min_terms": 2, "max_terms": 4}),
         feedback=FeedbackConfig(order=("expert", "report")),
+        objective=ObjectiveConfig(**DISTIL),
         train=TrainConfig(steps=5, learning_rate=2e-5, micro_batch=4, report_to=("wandb",)),
     )
     assert (recipe, resume) == (expected, True)
+
+
+def test_a_flag_sets_null_and_overrides_it(recipe_file: Write, started: list[Any]) -> None:
+    file = recipe_file("objective: {future: mean, support: null, first_error_margin: 2}\n")
+    assert main(["train", file]) == 0
+    flags = ["--objective.future", "None", "--objective.first-error-margin=None"]
+    assert main(["train", file, *flags, "--objective.support", "joined"]) == 0
+    found = [r.objective for r, _ in started]
+    assert [(o.future, o.support, o.first_error_margin) for o in found] == [
+        ("mean", "teacher", 2.0),
+        ("sum", "joined", None),
+    ]
+
+
+SDPO_SCIENCE = Recipe(
+    preset="sdpo-science",
+    feedback=FeedbackConfig(order=("sibling",)),
+    teacher=TeacherConfig(kind="ema", ema_rate=0.05),
+    objective=ObjectiveConfig(
+        "jensen_shannon", future="none", support="student", advantage_weight=0.0
+    ),
+    rollout=RolloutConfig(prompts_per_step=32, max_completion_length=8192),
+    train=TrainConfig(learning_rate=1e-5, warmup_steps=10),
+)
+
+
+def test_a_preset_as_flag_overrides_the_recipe_and_other_flags_override_it(
+    recipe_file: Write, started: list[Any]
+) -> None:
+    file = recipe_file(
+        "preset: grpo-off-policy\n"
+        "task: {name: gcd, options: {max_value: 30}}\n"
+        "feedback: {order: [expert], sibling: random}\n"
+        "teacher: {kind: frozen}\n"
+        "objective: {name: forward_kl, support: joined, top_k: 7, tail: false}\n"
+        "rollout: {max_completion_length: 24, temperature: 0.5}\n"
+        "train: {learning_rate: 0.25, steps: 3, updates_per_batch: 2}\n"
+    )
+    assert main(["train", file, "--preset", "sdpo-science"]) == 0
+    assert main(["train", file, "--preset=sdpo-science", "--train.learning-rate", "0.5"]) == 0
+    assert main(["train", file, "--rollout.top-k", "9", "--preset", "sdpo-science"]) == 0
+    expected = replace(
+        SDPO_SCIENCE,
+        task=TaskConfig(name="gcd", options={"max_value": 30}),  # a preset names none
+        feedback=replace(SDPO_SCIENCE.feedback, sibling="random"),
+        train=replace(SDPO_SCIENCE.train, steps=3),  # the objective is the preset's as a whole
+    )
+    assert started == [
+        (expected, False),
+        (with_field("train.learning_rate", 0.5, expected), False),
+        (with_field("rollout.top_k", 9, expected), False),
+    ]
+
+
+def test_a_preset_as_flag_over_an_empty_recipe_is_the_one_that_a_file_names(
+    recipe_file: Write, started: list[Any]
+) -> None:
+    assert main(["train", recipe_file(""), "--preset", "sdpo-science"]) == 0
+    assert main(["train", recipe_file("preset: sdpo-science")]) == 0
+    assert main(["train", recipe_file("preset: sdpo-science"), "--preset", "sdpo-science"]) == 0
+    assert started == [(SDPO_SCIENCE, False)] * 3
+
+
+def test_a_preset_as_flag_leaves_no_credit_of_the_recipes_own_objective(
+    recipe_file: Write, started: list[Any]
+) -> None:
+    # Else a run would be called sdpo-science, and be SDPO with DistIL's future credit.
+    file = recipe_file("objective: {name: distil, future: mean}\n")
+    assert main(["train", file, "--preset", "sdpo-science"]) == 0
+    assert started == [(SDPO_SCIENCE, False)]
+
+
+def test_of_two_presets_as_flags_one_is_taken_whole(recipe_file: Write, started: list[Any]) -> None:
+    flags = ["--preset", "grpo-on-policy", "--preset", "sdpo-science"]
+    assert main(["train", recipe_file(""), *flags]) == 0
+    assert started == [(SDPO_SCIENCE, False)]
+
+
+def test_a_mistake_in_a_recipe_is_told_under_a_preset_as_flag_too(
+    recipe_file: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text, expected in (
+        ("rollout: 3", "'rollout' is 3, and must be a group of fields: "),
+        ("train: {stepz: 3}", "Unknown field 'train.stepz'."),
+        ("teacher: {kind: [live]}", "'teacher.kind' is ['live'], and must be one value"),
+    ):
+        file = recipe_file(text)
+        assert expected in complaint(["train", file, "--preset", "sdpo-science"], capsys)
 
 
 def test_options_of_the_recipe_stay_with_their_dataset(
@@ -543,7 +874,28 @@ def test_a_run_is_resumed_from_its_folder_wherever_that_lies_now(
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.as_dict()))
     assert main(["train", str(tmp_path), "--resume"]) == 0
     here = replace(recipe, train=replace(recipe.train, output_dir=str(tmp_path)))
-    assert started == [(here, True)]
+    assert started == [(as_run(here), True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("objective: {name: distil+grpo, future: null}", []),
+        ("preset: distil-science\nobjective: {name: reverse_kl, future: ~, support: ~}", []),
+        ("preset: as-released-math", []),
+        ("preset: grpo-on-policy\ntrain: {steps: 3}", ["--preset", "sdpo-science"]),
+    ],
+)
+def test_a_run_is_resumed_with_the_very_recipe_that_it_was_begun_with(
+    recipe_file: Write, tmp_path: Path, started: list[Any], text: str, flags: list[str]
+) -> None:
+    run = tmp_path / "run"
+    out = ["--train.output-dir", str(run)]
+    assert main(["train", recipe_file(text), *flags, *out]) == 0
+    begin_run(run, started[0][0].as_dict(), seed=0)
+    assert main(["train", str(run), "--resume"]) == 0
+    assert started == [(started[0][0], False), (started[0][0], True)]
+    assert reopen_run(run, started[1][0].as_dict()) == run
 
 
 def test_flags_on_resuming_are_not_dropped_in_silence(tmp_path: Path, started: list[Any]) -> None:
@@ -604,19 +956,48 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
 
 
 def test_the_default_objective_is_the_exact_one() -> None:
-    assert ObjectiveConfig() == ObjectiveConfig(
-        name="forward_cross_entropy",
-        future="sum",
+    default = ObjectiveConfig(
+        name="distil",
+        future=None,
         future_weight=1.0,
         discount=1.0,
         baseline=True,
+        support=None,
         top_k=100,
         tail=True,
+        advantage_weight=None,
+        scale_rewards="group",
+        reduction="tokens",
+        ratio="token_clipped",
+        ratio_clip=2.0,
+        prompt_weight="none",
+        max_teacher_entropy=None,
+        first_error_margin=None,
+        replay_batches=0,
+        policy_space_clip=None,
     )
+    assert ObjectiveConfig() == default
+    run = check_recipe(Recipe()).objective
+    assert run == replace(default, future="sum", support="teacher", advantage_weight=0.0)
 
 
 def test_the_default_teacher_is_the_live_student() -> None:
-    assert TeacherConfig() == TeacherConfig(kind="live", ema_rate=0.01, max_prompt_length=10_240)
+    assert TeacherConfig() == TeacherConfig(
+        kind="live", ema_rate=0.01, max_prompt_length=10_240, samples=0, gate=False
+    )
+
+
+def test_by_default_every_update_has_fresh_rollouts() -> None:
+    train = TrainConfig()
+    assert (train.updates_per_batch, train.num_iterations) == (1, 1)
+
+
+def test_by_default_a_model_is_judged_before_and_after_only() -> None:
+    assert EvalConfig().every == 0
+
+
+def test_by_default_there_is_no_preset() -> None:
+    assert Recipe().preset == ""
 
 
 def test_the_default_feedback_prefers_the_students_own_success() -> None:
@@ -631,4 +1012,4 @@ def test_the_default_sampler_is_the_policy_itself() -> None:
 
 
 def test_the_defaults_can_run() -> None:
-    assert check_recipe(Recipe()) == Recipe()
+    assert check_recipe(Recipe()) == replace(Recipe(), objective=ObjectiveConfig(**DISTIL))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 import signal
 import threading
 import time
@@ -376,8 +377,36 @@ def test_the_report_says_what_the_runs_say(tmp_path: Path) -> None:
     stored = json.loads((out / "results.json").read_text())
     assert stored["contenders"][1]["avg@4 - distil"][0] == -0.1
     run = next(r for r in stored["runs"] if (r["contender"], r["seed"]) == ("distil", 1))
-    assert run["avg@4"] == [0.2, 0.4, 0.61]
-    assert run["rollouts"] == [0, 4, 8]
+    assert run["curve"]["figures"]["avg@4"] == [0.2, 0.4, 0.61]
+    assert run["curve"]["rollouts"] == [0, 4, 8]
+
+
+def test_a_comparison_goes_on_from_its_results_alone(tmp_path: Path) -> None:
+    """On another machine there is results.json only: what it has is not run again."""
+    file, out = write_suite(tmp_path), tmp_path / "out"
+    assert compare(file, launch=Pretend(better_at_a_tenth)) == 0
+    reported = (out / "results.json").read_text()
+    for folder in ("runs", "recipes"):
+        shutil.rmtree(out / folder)
+    again = Pretend(better_at_a_tenth)
+    assert compare(file, launch=again) == 0
+    assert again.trained == []
+    assert (out / "results.json").read_text() == reported
+    # Another seed is run, and a run whose recipe changed since is run anew.
+    other = {"distil": {}, "grpo": {"objective": {"name": "reverse_kl"}}}
+    write_suite(tmp_path, seeds=[0, 1, 2], contenders=other)
+    assert compare(file, launch=again) == 0
+    assert {name for name in again.trained if name.startswith("distil")} == {"distil-lr0.1-seed2"}
+    assert len([name for name in again.trained if name.startswith("grpo")]) == 5
+
+
+def test_another_folder_runs_everything_again(tmp_path: Path) -> None:
+    file = write_suite(tmp_path)
+    assert compare(file, launch=Pretend(better_at_a_tenth)) == 0
+    again = Pretend(better_at_a_tenth)
+    assert compare(file, launch=again, output_dir=str(tmp_path / "again")) == 0
+    assert len(again.trained) == 8
+    assert (tmp_path / "again" / "table.md").read_text() == (tmp_path / "out/table.md").read_text()
 
 
 def test_the_figure_is_drawn_of_finished_and_failed_runs(tmp_path: Path) -> None:
@@ -403,7 +432,7 @@ def test_sixty_runs_fit_into_a_small_file(tmp_path: Path) -> None:
         run.end(Outcome("finished", 0, 1.0, False))
     text = compact(as_json(gather(suite)))
     assert len(text) < 200_000 / 2  # hand-made runs have two figures, real ones up to six
-    assert json.loads(text)["runs"][0]["avg@4"][3] == 0.1968
+    assert json.loads(text)["runs"][0]["curve"]["figures"]["avg@4"][3] == 0.1968
 
 
 # ---------------------------------------------------------------- for real

@@ -46,7 +46,10 @@ def test_a_new_run_holds_its_recipe_and_its_environment(tmp_path: Path) -> None:
 def test_the_recipe_keeps_its_order_for_a_reader(tmp_path: Path) -> None:
     folder = begin_run(tmp_path / "run", Recipe().as_dict(), seed=0)
     groups = [x for x in (folder / "recipe.yaml").read_text().splitlines() if x[0].isalpha()]
-    assert " ".join(groups) == ("task: model: feedback: teacher: objective: rollout: train: eval:")
+    assert groups == [
+        "preset: ''", "task:", "model:", "feedback:", "teacher:", "objective:", "rollout:",
+        "train:", "eval:",
+    ]  # fmt: skip
 
 
 def test_a_folder_that_exists_already_is_used_if_no_run_lies_there(tmp_path: Path) -> None:
@@ -80,6 +83,22 @@ def test_a_folder_that_cannot_be_written_is_told_with_the_reason(
 def test_the_same_recipe_may_go_on(tmp_path: Path) -> None:
     begin_run(tmp_path, Recipe().as_dict(), seed=0)
     assert reopen_run(tmp_path, Recipe().as_dict()) == tmp_path
+
+
+def test_null_in_a_recipe_is_kept_and_no_value(tmp_path: Path) -> None:
+    objective = {"name": "distil", "future": None, "policy_space_clip": None}
+    begin_run(tmp_path, {"objective": objective}, seed=0)
+    stored = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    assert stored == {"objective": objective}
+    assert reopen_run(tmp_path, {"objective": objective}) == tmp_path
+    other = {"name": "distil", "future": "none", "policy_space_clip": 0.0}
+    with pytest.raises(RunError) as refused:
+        reopen_run(tmp_path, {"objective": other})
+    lines = [line for line in str(refused.value).splitlines() if line.startswith("  ")]
+    assert lines == [
+        "  objective.future: was None, is 'none'",
+        "  objective.policy_space_clip: was None, is 0.0",
+    ]
 
 
 def test_another_output_dir_is_no_difference(tmp_path: Path) -> None:

@@ -280,7 +280,6 @@ def test_costs_and_gradients_are_finite_where_a_probability_is_zero(
     assert slope[0, 0, 2].abs() < 1e-6
 
 
-# Fails today: policy_space forms p * (by_logp / p), which is inf - inf = NaN once q / p overflows.
 def test_a_student_that_gives_almost_nothing_steps_in_policy_space_finitely() -> None:
     """float32: q / p overflows below about -88 nats, and the step must be the cut one, not NaN."""
     logits = torch.tensor([[[0.0, -95.0, -1.0]]]).requires_grad_()

@@ -249,9 +249,7 @@ def test_sampler_mismatch_ratios_of_trl_are_used(tmp_path: Path) -> None:
 
 
 def test_local_credit_moves_the_student_to_the_teacher(tmp_path: Path) -> None:
-    trainer = make_trainer(
-        tmp_path, objective={"name": "forward_kl"}, feedback_order=["expert"]
-    )
+    trainer = make_trainer(tmp_path, objective={"name": "forward_kl"}, feedback_order=["expert"])
     batch = generation_batch(trainer)
     optimiser = torch.optim.Adam(trainer.model.parameters(), lr=5e-3)
     losses = []

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distil.config import FutureCredit, ObjectiveConfig, Support
-from distil.errors import RecipeError, perhaps
+from distil.errors import RecipeError, known_names
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def algorithm(name: str) -> Algorithm:
         return replace(ALGORITHMS["distil"], cost=name)
     if name not in ALGORITHMS:
         raise RecipeError(
-            f"There is no objective {name!r}.{perhaps(name, ALGORITHMS)} Known: "
-            f"{', '.join(ALGORITHMS)}; or your own as path/to/file.py:function."
+            f"There is no objective {name!r}.{known_names(name, ALGORITHMS)}; or your own as "
+            "path/to/file.py:function."
         )
     return ALGORITHMS[name]
 

@@ -73,7 +73,9 @@ def _ranges(recipe: Recipe) -> list[str]:
         "rollout.top_p": recipe.rollout.top_p,
         "eval.top_p": recipe.eval.top_p,
     }
+    margin = recipe.objective.first_error_margin
     return [
+        *(["objective.first_error_margin is no number."] if margin != margin else []),
         *(
             f"{k} is {v}, and must be at least {low}."
             for k, (v, low) in at_least.items()
@@ -92,7 +94,8 @@ def _combinations(recipe: Recipe) -> list[str]:
     """Values that are impossible together."""
     found: list[str] = []
     per_step = recipe.rollout.prompts_per_step * recipe.rollout.num_generations
-    if per_step % (recipe.train.micro_batch * recipe.train.updates_per_batch):
+    parts = recipe.train.micro_batch * recipe.train.updates_per_batch
+    if parts > 0 and per_step % parts:
         found.append(
             f"train.micro_batch is {recipe.train.micro_batch} and train.updates_per_batch "
             f"{recipe.train.updates_per_batch}: together they don't divide the {per_step} rollouts "

@@ -80,6 +80,8 @@ class CompareFlags:
     """Run nothing: table and figure from what is finished."""
     retry_failed: bool = False
     """Run failed runs once more."""
+    output_dir: str | None = None
+    """Another folder than the suite's: to run it all again, beside results that are there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,7 +142,12 @@ def _compare(argv: list[str]) -> int:
     flags = parse(CompareFlags, argv, prog="distil compare", default=CompareFlags(tyro.MISSING))
     from distil.compare import compare
 
-    return compare(flags.suite, report_only=flags.report_only, retry_failed=flags.retry_failed)
+    return compare(
+        flags.suite,
+        report_only=flags.report_only,
+        retry_failed=flags.retry_failed,
+        output_dir=flags.output_dir,
+    )
 
 
 def _doctor(argv: list[str]) -> int:
@@ -176,13 +183,14 @@ def _with_options(task: TaskConfig, base: TaskConfig) -> TaskConfig:
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:
-    """The value after a flag, as in `--recipe X` or `--recipe=X`."""
+    """The value after a flag, as in `--recipe X` or `--recipe=X`; the last one, as in tyro."""
+    found = None
     for place, word in enumerate(argv):
         if word == flag and place + 1 < len(argv):
-            return argv[place + 1]
+            found = argv[place + 1]
         if word.startswith(f"{flag}="):
-            return word.split("=", 1)[1]
-    return None
+            found = word.split("=", 1)[1]
+    return found
 
 
 def _quiet_libraries() -> None:

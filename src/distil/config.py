@@ -89,7 +89,10 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The loss. One word, `name`, picks a method; null stands for what that name brings."""
+    """The loss. One word, `name`, picks a method; null stands for what that name brings.
+
+    As a flag, null is written None.
+    """
 
     name: str = "distil"
     """distil, forward_kl, reverse_kl, jensen_shannon, grpo, sft, distil+grpo, as_released_math; or

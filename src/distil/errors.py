@@ -49,6 +49,13 @@ class TrainingError(DistILError):
     """Training can't go on: a non-finite loss, or teacher and student tokens that don't match."""
 
 
+def known_names(name: str, known: Iterable[str]) -> str:
+    """As `perhaps`, and all known names in their order in any case, once."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    meant = f" Perhaps you meant {near[0]!r}." if near else ""
+    return f"{meant} Known: {', '.join(known)}"
+
+
 def perhaps(name: str, known: Iterable[str]) -> str:
     """' Perhaps you meant X.' for the nearest known name, or the known names where none is near."""
     names = sorted(known)

@@ -13,9 +13,12 @@ Where a published setting would be wrong or can't be, ours differs, and only her
 `as-released-*` are the released losses, defects included, to compare against; never to train with.
 """
 
+from dataclasses import asdict
 from typing import Any
 
-from distil.errors import RecipeError, perhaps
+from distil.algorithms import resolved
+from distil.config import ObjectiveConfig
+from distil.errors import RecipeError, known_names
 
 _Part = dict[str, Any]
 
@@ -103,10 +106,11 @@ PRESETS: dict[str, _Part] = {
 def preset(name: str) -> dict[str, Any]:
     """A preset's part of a recipe, its name included. Raises RecipeError for an unknown one."""
     if name not in PRESETS:
-        raise RecipeError(
-            f"There is no preset {name!r}.{perhaps(name, PRESETS)} Known: {', '.join(PRESETS)}."
-        )
-    return {"preset": name, **PRESETS[name]}
+        raise RecipeError(f"There is no preset {name!r}.{known_names(str(name), PRESETS)}.")
+    part = PRESETS[name]
+    # Every field of the objective, so that nothing of another one is left under the flag.
+    objective = asdict(resolved(ObjectiveConfig(**part["objective"])))
+    return {"preset": name, **part, "objective": objective}
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

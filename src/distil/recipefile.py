@@ -25,9 +25,10 @@ def load_recipe(path: str | Path, preset_over_it: str | None = None) -> Recipe:
     file = Path(path)
     file = file / "recipe.yaml" if file.is_dir() else file
     given = read_yaml(file, "recipe")
+    over = {} if preset_over_it is None else preset(preset_over_it)
     try:
-        if preset_over_it is not None:
-            given = merged(given, preset(preset_over_it))
+        check_keys(given, Recipe().as_dict(), "")
+        given = merged(given, over)
         return recipe_from(given, prog=str(file))
     except RecipeError as error:
         raise RecipeError(f"In {file}: {error}") from error

@@ -10,6 +10,7 @@ First every rate of the grid on the tuning seeds (other problems), then each con
 rate on the judged seeds. Left out: comparing on several machines, and choosing anything but a rate.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from distil.compare.plan import check_unchanged, judged_runs, possible_runs, tuning_runs
@@ -25,14 +26,17 @@ def compare(
     *,
     report_only: bool = False,
     retry_failed: bool = False,
+    output_dir: str | None = None,
     launch: Launcher | None = None,
 ) -> int:
     """Runs what is missing of a suite and reports; the exit status: 0 done, 130 stopped by Ctrl-C.
 
-    `launch` trains a run (a process of `distil train` unless given). Raises SuiteError if the suite
-    is wrong or has changed, RunError if a run's setup is.
+    `output_dir` replaces the suite's. `launch` trains a run (a process of `distil train` unless
+    given). Raises SuiteError if the suite is wrong or has changed, RunError if a run's setup is.
     """
     suite = load_suite(file)
+    if output_dir is not None:
+        suite = replace(suite, output_dir=Path(output_dir))
     check_unchanged(possible_runs(suite))
     if report_only:
         print(write_report(suite))
@@ -45,7 +49,8 @@ def compare(
         try:
             _run_what_is_missing(suite, launch or Processes(1 if suite.jobs > 1 else None))
         except KeyboardInterrupt:
-            print(f"\nStopped; nothing is lost. Go on with:\n  distil compare {file}")
+            where = "" if output_dir is None else f" --output-dir {output_dir}"
+            print(f"\nStopped; nothing is lost. Go on with:\n  distil compare {file}{where}")
             return 130
         print(write_report(suite))
     print(

@@ -1,4 +1,4 @@
-"""What a run's folder says: how good the student was after how many rollouts and seconds.
+"""What a run says: how good the student was after how many rollouts and seconds.
 
 Only small things are read: the means in before.json, eval-*.json and after.json, and metrics.jsonl.
 Seconds are the sum of TRL's `step_time`: sampling, grading, teacher, student's forward and
@@ -40,7 +40,13 @@ class Curve:
 
 
 def read_curve(run: Run) -> Curve | None:
-    """A run's curve as far as it got; None if it was never judged."""
+    """A run's curve as far as it got; None if it was never judged.
+
+    From the run's own file if it has ended, so that its folder may be gone; else from the folder.
+    """
+    outcome = run.outcome()
+    if outcome is not None and outcome.curve is not None:
+        return Curve(**outcome.curve)
     files = [run.folder / "before.json", *run.folder.glob("eval-*.json"), run.folder / "after.json"]
     points = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.is_file()]
     points.sort(key=lambda p: p["step"])

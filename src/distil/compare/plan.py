@@ -3,13 +3,17 @@
     OUTPUT/recipes/ID.yaml     the merged recipe         OUTPUT/runs/ID/       the run's folder
     OUTPUT/runs/ID.log         what the run printed      OUTPUT/runs/ID.json   how it ended
 
-ID is contender-lrRATE-seedSEED. A run has ended once ID.json is there, written last and whole.
+ID is contender-lrRATE-seedSEED. A run has ended once ID.json is there, written last and whole; or
+if OUTPUT/results.json (the report's, small enough to be kept in a repository) has it, made with the
+same recipe: so a comparison goes on on another machine, which has that one file only.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +25,15 @@ from distil.errors import SuiteError
 from distil.recipefile import load_recipe
 from distil.runs import RECIPE_FILE, differences, write_json, write_text
 
+RESULTS_FILE = "results.json"
+
 
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended. `seconds`: of its last process; `resumed`: whether there were earlier ones.
 
-    `last_lines`: the end of its log, if it failed.
+    `last_lines`: the end of its log, if it failed. `curve`: `curves.Curve` as a dict, None if the
+    model was never judged.
     """
 
     status: Literal["finished", "failed"]
@@ -34,6 +41,7 @@ class Outcome:
     seconds: float
     resumed: bool
     last_lines: tuple[str, ...] = ()
+    curve: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,19 @@ class Run:
         """Whether its folder holds a run that can be taken up again."""
         return (self.folder / RECIPE_FILE).is_file()
 
+    @property
+    def recipe_digest(self) -> str:
+        """Of all that its recipe says beyond the defaults, so that new fields change nothing."""
+        said = differences(Recipe().as_dict(), self.recipe.as_dict())
+        told = {path: new for path, (_, new) in said if path != "train.output_dir"}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
     def outcome(self) -> Outcome | None:
         """How it ended; None: it has not."""
         try:
             stored = json.loads(self._outcome_file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            return None
+            return self._reported()
         return Outcome(**{**stored, "last_lines": tuple(stored["last_lines"])})
 
     def end(self, outcome: Outcome) -> None:
@@ -91,7 +106,12 @@ class Run:
             return
         if outcome.exit > 0:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._outcome_file.unlink()
+        self._outcome_file.unlink(missing_ok=True)
+        report = self.root / RESULTS_FILE
+        if report.is_file():
+            stored = json.loads(report.read_text(encoding="utf-8"))
+            stored["runs"] = [run for run in stored["runs"] if run["name"] != self.name]
+            write_json(report, stored)
 
     def remove_weights(self) -> None:
         """Removes checkpoints and the trained model."""
@@ -102,6 +122,18 @@ class Run:
         """Stores the merged recipe, for the run and for `check_unchanged`."""
         self.recipe_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.recipe_file, yaml.safe_dump(self.recipe.as_dict(), sort_keys=False))
+
+    def _reported(self) -> Outcome | None:
+        """How it ended by results.json, if that knows it and its recipe was this one."""
+        file = self.root / RESULTS_FILE
+        if not file.is_file() or self.begun:
+            return None
+        stored = _reported_runs(file, file.stat().st_mtime_ns).get(self.name, {})
+        if stored.get("recipe") != self.recipe_digest:
+            return None
+        lines = (stored["error"],) if "error" in stored else ()
+        curve = stored.get("curve")
+        return Outcome(stored["status"], stored["exit"], stored["took"], False, lines, curve)
 
     @property
     def _outcome_file(self) -> Path:
@@ -153,6 +185,13 @@ def check_unchanged(runs: Iterable[Run]) -> None:
                 + "\n".join(changed)
                 + f"\nUndo that, give another output_dir, or remove {run.folder} and its .json."
             )
+
+
+@lru_cache(maxsize=4)
+def _reported_runs(file: Path, _written: int) -> dict[str, dict[str, Any]]:
+    """Run name -> its entry in results.json; read again when the file was written since."""
+    runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    return {run["name"]: run for run in runs if "recipe" in run}
 
 
 def _changed(stored: dict[str, Any], recipe: Recipe) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from distil.compare.figure import draw
+from distil.compare.plan import RESULTS_FILE
 from distil.compare.results import Contender, Results, as_json, gather
 from distil.compare.stats import Choice, Interval
 from distil.compare.suite import Suite
@@ -39,7 +40,7 @@ def write_report(suite: Suite) -> str:
     folder = suite.output_dir
     write_text(folder / "table.txt", text)
     write_text(folder / "table.md", f"{as_markdown(table)}\n\n{listed}\n")
-    write_text(folder / "results.json", compact(as_json(results)))
+    write_text(folder / RESULTS_FILE, compact(as_json(results)))
     chosen = {name: c.choice for name, c in results.contenders.items()}
     write_text(folder / "settings.yaml", settings(suite, chosen))
     draw(results, folder / "figure.png")

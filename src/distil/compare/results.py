@@ -1,7 +1,7 @@
 """What a suite's runs amount to: the rate of each contender, its curves, means and differences."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from distil.compare.curves import Curve, final, read_curve
@@ -147,18 +147,25 @@ def _interval_json(interval: Interval | None) -> list[float | None] | None:
 
 
 def _run_json(run: Run) -> dict[str, Any]:
-    """A run and its curve, in columns; an unfinished one without."""
-    about = {"contender": run.contender, "learning_rate": run.rate, "seed": run.seed}
+    """A run and its curve, enough for `Run.outcome` where its own files are gone."""
+    about = {
+        "name": run.name, "contender": run.contender, "learning_rate": run.rate,
+        "seed": run.seed, "tuning": run.tuning,
+    }  # fmt: skip
     outcome = run.outcome()
     if outcome is None:
-        return {**about, "tuning": run.tuning, "status": "missing"}
+        return {**about, "status": "missing"}
     curve = read_curve(run)
-    columns = {} if curve is None else {
-        "entropy": curve.entropy, "step": curve.steps, "rollouts": curve.rollouts,
-        "seconds": [round(s, 1) for s in curve.seconds], "tokens": curve.tokens, **curve.figures,
-    }  # fmt: skip
     why = {"error": outcome.last_lines[-1][:300]} if outcome.last_lines else {}
-    return {**about, "tuning": run.tuning, "status": outcome.status, **why, **columns}
+    return {
+        **about,
+        "recipe": run.recipe_digest,
+        "status": outcome.status,
+        "exit": outcome.exit,
+        "took": round(outcome.seconds, 1),
+        **why,
+        "curve": None if curve is None else asdict(curve),
+    }
 
 
 def _rounded(value: Any) -> Any:

@@ -18,9 +18,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from distil.compare.curves import read_curve
 from distil.compare.plan import Outcome, Run
 from distil.errors import RunError, SuiteError
 
@@ -167,7 +169,11 @@ def _bring_to_end(
             f"{run.log}:\n" + "\n".join(lines)
         )
     seconds = time.monotonic() - began
-    outcome = Outcome("finished" if finished else "failed", status, seconds, resume, lines)
+    curve = read_curve(run)
+    outcome = Outcome(
+        "finished" if finished else "failed", status, seconds, resume, lines,
+        None if curve is None else asdict(curve),
+    )  # fmt: skip
     run.end(outcome)
     if not keep_models and status >= 0:  # one that was killed may go on from its checkpoint
         run.remove_weights()
