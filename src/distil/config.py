@@ -74,8 +74,9 @@ class FeedbackConfig:
 class TeacherConfig:
     """Who scores the student's tokens."""
 
-    kind: TeacherKind = "live"
-    """live: today's student; frozen: the start model; lora_off: adapters off; ema: an average."""
+    kind: TeacherKind = "ema"
+    """live: today's student; frozen: the start model; lora_off: adapters off; ema: an average. A
+    live teacher can forget how to read feedback as the student changes (docs/results.md)."""
     ema_rate: float = 0.01
     """w <- (1 - rate) w + rate student, once an optimiser step (ema only)."""
     max_prompt_length: int = 10_240

@@ -33,7 +33,7 @@ class DistILConfig(GRPOConfig):
 
     objective: Any = _help("distil", "Objective: a name, or a dict of ObjectiveConfig's fields.")
     num_generations: int = _help(8, "Rollouts of a prompt; 1 where no rewards are compared.")
-    teacher: TeacherKind = _help("live", "live, frozen, lora_off or ema.")
+    teacher: TeacherKind = _help("ema", "live, frozen, lora_off or ema.")
     teacher_ema_rate: float = _help(0.01, "w <- (1-rate) w + rate student, once a step.")
     teacher_samples: int = _help(0, "Completions a prompt that the teacher writes, graded.")
     teacher_gate: bool = _help(False, "Leave out prompts where the teacher is no better.")
