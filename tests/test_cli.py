@@ -981,9 +981,9 @@ def test_the_default_objective_is_the_exact_one() -> None:
     assert run == replace(default, future="sum", support="teacher", advantage_weight=0.0)
 
 
-def test_the_default_teacher_is_the_live_student() -> None:
+def test_the_default_teacher_is_a_slow_average() -> None:
     assert TeacherConfig() == TeacherConfig(
-        kind="live", ema_rate=0.01, max_prompt_length=10_240, samples=0, gate=False
+        kind="ema", ema_rate=0.01, max_prompt_length=10_240, samples=0, gate=False
     )
 
 
