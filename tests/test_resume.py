@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from conftest import make_model
 from test_trainer import make_trainer
 
-STEPS = 5
+STEPS = 7  # an epoch has 4: some resume in the second one, whose order of prompts is another
 OPTIONS: dict[str, Any] = {
     "max_steps": STEPS,
     "save_strategy": "steps",
@@ -25,6 +25,16 @@ OPTIONS: dict[str, Any] = {
     "teacher_ema_rate": 0.3,
     "sibling_choice": "random",
     "log_rollouts": 2,
+}
+
+# Four updates a batch of rollouts, two passes over it, earlier batches kept: checkpoints come
+# between batches, and a kill within one goes back to the last of them.
+STALE: dict[str, Any] = {
+    "max_steps": 12,
+    "save_steps": 4,
+    "steps_per_generation": 4,
+    "num_iterations": 2,
+    "objective": {"ratio": "prefix", "replay_batches": 2, "prompt_weight": "pass_rate"},
 }
 
 
@@ -54,18 +64,38 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "train_loss" not in line]
 
 
-@pytest.mark.parametrize(("moment", "step"), [("step", 3), ("save", 4)])
-def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, moment: str, step: int) -> None:
-    whole = make_trainer(tmp_path / "whole", **OPTIONS)
+@pytest.mark.parametrize(
+    ("moment", "step", "more"),
+    [
+        ("step", 3, {}),
+        ("save", 4, {}),
+        ("step", 5, {}),
+        ("step", 7, {}),
+        ("step", 6, STALE),
+        ("step", 11, STALE),
+    ],
+)
+def test_a_killed_run_resumes_bit_for_bit(
+    tmp_path: Path, moment: str, step: int, more: dict[str, Any]
+) -> None:
+    options = OPTIONS | more
+    whole = make_trainer(tmp_path / "whole", **options)
     whole.train()
     killed = subprocess.run(
-        [sys.executable, __file__, str(tmp_path / "killed"), moment, str(step)],
+        [
+            sys.executable,
+            __file__,
+            str(tmp_path / "killed"),
+            moment,
+            str(step),
+            *["stale"] * bool(more),
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = make_trainer(tmp_path / "killed", model=make_model(), **OPTIONS)
+    resumed = make_trainer(tmp_path / "killed", model=make_model(), **options)
     resumed.train(resume_from_checkpoint=True)
     for (name, ours), theirs in zip(
         whole.model.named_parameters(), resumed.model.parameters(), strict=True
@@ -77,7 +107,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, moment: str, step: int
 
 
 if __name__ == "__main__":
-    trainer = make_trainer(Path(sys.argv[1]), **OPTIONS)
+    trainer = make_trainer(Path(sys.argv[1]), **(OPTIONS | (STALE if len(sys.argv) > 4 else {})))
     # First in line, so that a kill "while saving" comes before the checkpoint's marker.
     trainer.callback_handler.callbacks.insert(0, Kill(sys.argv[2], int(sys.argv[3])))
     trainer.train()

@@ -1,6 +1,7 @@
 """What happens between steps: teacher, complete checkpoints, metrics, judging, Ctrl-C, progress."""
 
 import json
+import math
 import signal
 import statistics
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from accelerate.data_loader import BatchSamplerShard
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -59,6 +61,26 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
+class PromptOrder(TrainerCallback):
+    """Gives a resumed run the order of prompts that it would have had.
+
+    TRL's sampler draws a new order each epoch from a generator that checkpoints don't hold: resumed
+    in a later epoch, it would begin with the first epoch's order again. Here it is drawn once for
+    each epoch that is over. A streamed dataset has no such sampler, and no such order.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """`state` is the checkpoint's by now."""
+        loader = kwargs["train_dataloader"]
+        batches = loader.batch_sampler
+        if state.global_step == 0 or batches is None:
+            return
+        whole = batches.batch_sampler if isinstance(batches, BatchSamplerShard) else batches
+        updates_an_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
+        for _ in range(state.global_step // updates_an_epoch):
+            next(iter(whole.sampler))
+
+
 class AfterEvery(TrainerCallback):
     """Calls `act(model, updates)` after every `updates`-th optimiser update but the last one.
 
@@ -78,10 +100,15 @@ class AfterEvery(TrainerCallback):
 
 
 class StopAfterStep(TrainerCallback):
-    """Ctrl-C: finish this step, save, stop. A second Ctrl-C stops at once, unsaved."""
+    """Ctrl-C: finish this step, save, stop. A second Ctrl-C stops at once, unsaved.
 
-    def __init__(self) -> None:
+    A step may be several `updates`: stopping between them would lose the batch of rollouts that the
+    rest of them needs, and the resumed run would be another one.
+    """
+
+    def __init__(self, updates: int = 1) -> None:
         self.stopped = False
+        self._updates = updates
         self._before: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -90,7 +117,7 @@ class StopAfterStep(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks TRL's loop to save and to end, if Ctrl-C was pressed."""
-        if self.stopped:
+        if self.stopped and state.global_step % self._updates == 0:
             control.should_save = True
             control.should_training_stop = True
 

@@ -24,7 +24,7 @@ from trl import GRPOTrainer
 from distil.aggregation import ReplayBuffer
 from distil.assembly import Assembled, assemble, cost_function, replay_loss
 from distil.batches import BatchBuilder
-from distil.callbacks import CheckpointCallback, MetricsFile
+from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
 from distil.collect import (
     Collected,
     FeedbackFunc,
@@ -121,6 +121,7 @@ class DistILTrainer(GRPOTrainer):
                 self.accelerator,
             )
         )
+        self.add_callback(PromptOrder())
         self.rollout_log: RolloutLog | None = None
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
             self.rollout_log = RolloutLog(args.output_dir)

@@ -67,9 +67,9 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     if task.heldout:
         print(as_text(result_rows(evaluations)))
 
-    stop = StopAfterStep()
-    trainer = make_trainer(recipe, model, tokenizer, task)
     updates = updates_per_step(recipe)
+    stop = StopAfterStep(updates)
+    trainer = make_trainer(recipe, model, tokenizer, task)
     every = recipe.eval.every * updates if task.heldout else 0
     trainer.add_callback(
         AfterEvery(every, lambda model, done: judge.during(trainer, model, done // updates))
