@@ -16,6 +16,15 @@ from test_trainer import make_trainer
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
 
+OBJECTIVES: list[dict[str, Any]] = [
+    {"name": "distil"},
+    {"name": "distil+grpo", "support": "joined", "prompt_weight": "pass_rate"},
+    {"name": "reverse_kl", "future": "mean", "reduction": "sequences"},
+    {"name": "sft"},
+    {"name": "grpo"},
+]
+
+
 def canned(prompts: list[Any], trainer: Any) -> dict[str, Any]:
     """Completions that depend on the prompt and on the rollout's place in the whole batch only.
 
@@ -32,7 +41,9 @@ def canned(prompts: list[Any], trainer: Any) -> dict[str, Any]:
     return {"prompt_ids": ids, "completion_ids": completions, "logprobs": logps}
 
 
-def one_step(folder: Path, processes: int, accumulation: int = 1) -> dict[str, torch.Tensor]:
+def one_step(
+    folder: Path, processes: int, accumulation: int = 1, objective: int = 0
+) -> dict[str, torch.Tensor]:
     """One optimiser step over 2 prompts x 3 rollouts; rank 0 saves the weights."""
     rows = [
         {"prompt": [{"role": "user", "content": f"{'long ' * i}{i} ?"}], "answer": str(i)}
@@ -43,11 +54,12 @@ def one_step(folder: Path, processes: int, accumulation: int = 1) -> dict[str, t
         per_device_train_batch_size=6 // processes // accumulation,
         gradient_accumulation_steps=accumulation,
         shuffle_dataset=False, rollout_func=canned, optim="sgd", max_grad_norm=1e9,
+        objective=OBJECTIVES[objective],
     )  # fmt: skip
     trainer.train()
     weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
     if trainer.accelerator.is_main_process:
-        torch.save(weights, folder / "weights.pt")
+        torch.save(weights, folder / f"weights-{objective}.pt")
     return weights
 
 
@@ -64,11 +76,13 @@ def test_processes_change_nothing(tmp_path: Path, processes: int) -> None:
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
         )
         assert run.returncode == 0, run.stderr[-3000:]
-    one, many = (torch.load(tmp_path / str(n) / "weights.pt") for n in (1, processes))
     start = {n: p for n, p in make_trainer(tmp_path / "start").model.state_dict().items()}
-    assert max((one[n] - start[n]).abs().max() for n in one) > 1e-4
-    for name, weight in one.items():
-        torch.testing.assert_close(many[name], weight, rtol=0, atol=1e-6)
+    for objective in range(len(OBJECTIVES)):
+        file = f"weights-{objective}.pt"
+        one, many = (torch.load(tmp_path / str(n) / file) for n in (1, processes))
+        assert max((one[n] - start[n]).abs().max() for n in one) > 1e-4, OBJECTIVES[objective]
+        for name, weight in one.items():
+            torch.testing.assert_close(many[name], weight, rtol=0, atol=1e-6)
 
 
 def test_micro_batches_of_the_whole_training_loop_give_one_step(tmp_path: Path) -> None:
@@ -82,4 +96,5 @@ def test_micro_batches_of_the_whole_training_loop_give_one_step(tmp_path: Path) 
 
 
 if __name__ == "__main__":
-    one_step(Path(sys.argv[1]), int(sys.argv[2]))
+    for place in range(len(OBJECTIVES)):
+        one_step(Path(sys.argv[1]), int(sys.argv[2]), objective=place)
