@@ -962,6 +962,7 @@ def test_the_default_objective_is_the_exact_one() -> None:
         future_weight=1.0,
         discount=1.0,
         baseline=True,
+        credit_end=True,
         support=None,
         top_k=100,
         tail=True,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from distil.objectives import (
     from_first_error,
     future_credit,
     jensen_shannon,
+    not_an_end,
     pass_rate_weight,
     prefix_ratios,
     reverse_kl,
@@ -476,3 +478,33 @@ def test_gates_multiply_and_the_baseline_sees_the_weighted_cost(tmp_path: Path) 
             expected = sum(alive) / len(alive) if alive else 0.0
             assert batch["baseline"][row, t].item() == pytest.approx(expected, abs=1e-4)
     assert batch["baseline"].abs().max() > 1e-3
+
+
+def test_only_a_rows_own_end_token_loses_its_score() -> None:
+    """Row by row: ends with 2; ends at once; is cut off; has a 4 before its end; is all masked."""
+    ids = torch.tensor([[5, 9, 2], [2, 7, 7], [5, 9, 9], [4, 5, 4], [2, 2, 2]])
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 1], [1, 1, 1], [0, 0, 0]])
+    expected = [[1, 1, 0], [0, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1]]
+    assert not_an_end(ids, mask, [2, 4]).tolist() == expected
+    assert not_an_end(ids, mask, []).tolist() == [[1, 1, 1]] * 5
+
+
+def test_without_credit_for_ends_only_their_score_is_gone(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"feedback_order": ["expert"]}
+    with_ends = make_trainer(tmp_path / "a", **options)
+    without = make_trainer(tmp_path / "b", objective={"credit_end": False}, **options)
+    batch, other = generation_batch(with_ends), generation_batch(without)
+    lengths = other["completion_mask"].sum(1)
+    last = other["completion_ids"].gather(1, lengths[:, None] - 1)[:, 0]
+    ended = torch.isin(last, torch.tensor([2, *range(3, 13)]))  # the toy model's end tokens
+    assert ended.sum() > 0
+    assert (other["score_weight"] == 0).sum(1).tolist() == ended.long().tolist()
+    student = with_ends.builder.score_student(with_ends.model, batch)
+    credit = future_credit(student.cost, batch["active"]) - batch["baseline"]
+    ends = other["score_weight"] == 0
+    lost = (credit * student.sampled_logps)[ends].sum() / batch["active_count"]
+    torch.testing.assert_close(
+        without._compute_loss(without.model, other),
+        with_ends._compute_loss(with_ends.model, batch) - lost,
+    )
+    assert lost.abs() > 1e-3

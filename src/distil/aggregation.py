@@ -20,7 +20,7 @@ from distil.errors import RunError
 PROMPT_KEYS = ("prompt_ids", "prompt_mask")  # padded on the left
 COMPLETION_KEYS = (  # padded on the right
     "completion_ids", "completion_mask", "active", "weight", "support_ids", "teacher_logps",
-    "old_logps", "baseline",
+    "old_logps", "baseline", "score_weight",
 )  # fmt: skip
 
 

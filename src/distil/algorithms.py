@@ -119,13 +119,17 @@ def _unread(objective: ObjectiveConfig, named: Algorithm) -> list[str]:
     """Fields that are set and that this objective's loss never looks at."""
     released = objective.name == "as_released_math"
     if named.cost is not None and not released:
-        alone = objective.replay_batches and objective.reduction == "sequences"
-        return ["objective.reduction with objective.replay_batches"] if alone else []
+        unread = []
+        if objective.replay_batches and objective.reduction == "sequences":
+            unread.append("objective.reduction with objective.replay_batches")
+        if objective.future == "none" and not objective.credit_end:
+            unread.append("objective.credit_end without future credit")
+        return unread
     off = {
         "advantage_weight": 0.0, "replay_batches": 0, "prompt_weight": "none",
         "max_teacher_entropy": None, "first_error_margin": None, "policy_space_clip": None,
-        "reduction": "tokens",
+        "reduction": "tokens", "credit_end": True,
     }  # fmt: skip
     if released:
-        off = {"advantage_weight": 0.0, "replay_batches": 0, "future": "none"}
+        off = {"advantage_weight": 0.0, "replay_batches": 0, "future": "none", "credit_end": True}
     return [f"objective.{f}" for f, value in off.items() if getattr(objective, f) != value]

@@ -73,6 +73,7 @@ def assemble(
             cost, logps, active,
             future=objective.future or "none", discount=objective.discount,
             future_weight=objective.future_weight, baseline=baseline,
+            score_weight=batch.get("score_weight"),
         )  # fmt: skip
     sampler = batch.get("importance_sampling_ratio", torch.ones_like(cost[:, :1]))
     per_token = per_token * token * sampler
@@ -112,11 +113,14 @@ def replay_loss(
     clip, active = objective.ratio_clip, batch["active"]
     _, through = objectives.prefix_ratios(student.sampled_logps, batch["old_logps"], active)
     allowed = (through <= clip) & (through >= 1 / clip)
+    score_weight = torch.where(allowed, through, torch.zeros_like(through))
+    if "score_weight" in batch:
+        score_weight = score_weight * batch["score_weight"]
     per_token = objectives.distil_token_loss(
         student.cost * batch["weight"], student.sampled_logps, active,
         future=objective.future or "none", discount=objective.discount,
         future_weight=objective.future_weight, baseline=batch.get("baseline"),
-        score_weight=torch.where(allowed, through, torch.zeros_like(through)),
+        score_weight=score_weight,
     )  # fmt: skip
     return objectives.masked_mean(per_token, active, batch["active_count"] * share)
 

@@ -35,6 +35,7 @@ class BatchBuilder:
     temperature: float
     rows_at_once: int
     pad_token_id: int
+    stop_ids: Sequence[int]
 
     @torch.no_grad()
     def add_teacher(
@@ -79,6 +80,10 @@ class BatchBuilder:
                 len(active) * self.accelerator.num_processes, device=active.device
             ),
         }
+        if not self.objective.credit_end:
+            batch["score_weight"] = objectives.not_an_end(
+                batch["completion_ids"], sampled, self.stop_ids
+            )
         if row_weight is not None:
             batch["row_weight"] = row_weight
         self._add_weights(model, batch, succeeded, group_size, stale=stale)

@@ -110,9 +110,14 @@ def sample(
         top_p=1.0, top_k=0, max_new_tokens=max_new_tokens, pad_token_id=pad_token_id,
     )[:, longest:]  # fmt: skip
     model.train(training)
-    ends = model.generation_config.eos_token_id
-    stops = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+    stops = stop_ids(model)
     return [_until_end(row, stops) for row in output.tolist()]
+
+
+def stop_ids(model: Any) -> list[int]:
+    """The tokens that end a completion: all of the generation config's."""
+    ends = model.generation_config.eos_token_id
+    return list(ends) if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def group_rates(rewards: Tensor, success: float, group_size: int) -> Tensor:
@@ -126,7 +131,7 @@ def group_rates(rewards: Tensor, success: float, group_size: int) -> Tensor:
     return grouped.repeat_interleave(group_size)
 
 
-def _until_end(ids: list[int], stops: set[int]) -> list[int]:
+def _until_end(ids: list[int], stops: Sequence[int]) -> list[int]:
     """Up to and with the first end token; all of them if there is none."""
     for place, token in enumerate(ids):
         if token in stops:

@@ -36,7 +36,7 @@ from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.errors import FeedbackError, RunError, TrainingError
 from distil.hidden import base_model, check_output_layer
 from distil.metrics import MetricSums
-from distil.probe import TeacherProbe
+from distil.probe import TeacherProbe, stop_ids
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
 from distil.scoring import StudentScores
@@ -107,6 +107,7 @@ class DistILTrainer(GRPOTrainer):
             self.builder = BatchBuilder(
                 self.objective, cost, self.teacher, self.accelerator, self.temperature,
                 args.per_device_train_batch_size, self.processing_class.pad_token_id,
+                stop_ids(base_model(self.model)),
             )  # fmt: skip
         self.probe: TeacherProbe | None = None
         if args.teacher_samples and cost is not None:

@@ -37,6 +37,7 @@ from distil.objectives.gates import (
     better_teacher,
     confident_teacher,
     from_first_error,
+    not_an_end,
     pass_rate_weight,
 )
 from distil.objectives.loss import (
@@ -65,6 +66,7 @@ __all__ = [
     "leave_one_out",
     "masked_mean",
     "mean_of_sequence_means",
+    "not_an_end",
     "pass_rate_weight",
     "policy_space",
     "prefix_ratios",

@@ -4,7 +4,11 @@ Each weight w_t multiplies the cost c_t *before* future credit is summed, so tha
 the exact one of E[ sum_t w_t c_t ] as long as w doesn't depend on the token that is judged.
 """
 
+from collections.abc import Sequence
+
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from distil.objectives.shapes import Mask, PerRow, PerToken, same_shape
 
@@ -29,6 +33,22 @@ def confident_teacher(teacher_entropy: PerToken, maximum: float) -> PerToken:
     Source: EGRSD, arXiv 2605.13255 (a gate by the teacher's entropy).
     """
     return (teacher_entropy <= maximum).to(teacher_entropy.dtype)
+
+
+def not_an_end(
+    ids: Int[Tensor, "batch seq"], mask: Mask, stop_ids: Sequence[int]
+) -> Float[Tensor, "batch seq"]:
+    """0 at a row's last unmasked token if it's one of `stop_ids`, 1 elsewhere.
+
+    A weight for the score term: the exact objective E[ sum_t c_t ] is lowered by ending at once,
+    whatever the teacher would have said; without the score of endings, only the local term decides
+    about them. Biased, on purpose.
+    """
+    same_shape(ids, mask)
+    later = (mask > 0).long().flip(-1).cumsum(-1).flip(-1)
+    last = (later == 1) & (mask > 0)
+    stops = torch.tensor(list(stop_ids), dtype=ids.dtype, device=ids.device)
+    return (~(last & torch.isin(ids, stops))).float()
 
 
 def better_teacher(teacher_rate: PerRow, student_rate: PerRow) -> PerRow:
