@@ -603,6 +603,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             future_weight=0.5,
             discount=0.9,
             baseline=False,
+            credit_end=False,
             support="joined",
             top_k=7,
             tail=False,
