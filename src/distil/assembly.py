@@ -25,6 +25,7 @@ from distil import objectives
 from distil.algorithms import algorithm
 from distil.config import ObjectiveConfig
 from distil.errors import RecipeError
+from distil.metrics import MetricSums
 from distil.objectives.costs import Cost
 from distil.scoring import StudentScores
 
@@ -100,6 +101,32 @@ def credit_of(objective: ObjectiveConfig, cost: Tensor, active: Tensor) -> Tenso
     return objectives.future_credit(
         cost, active, reduction=objective.future, discount=objective.discount
     )
+
+
+@torch.no_grad()
+def observe(
+    sums: MetricSums,
+    objective: ObjectiveConfig,
+    batch: Mapping[str, Tensor],
+    student: StudentScores,
+    assembled: Assembled,
+) -> None:
+    """Adds a micro-batch to the metrics: averages over its active tokens, in nats."""
+    active, credit = batch["active"], assembled.credit
+    sums.add("distil/cost", student.cost, active)
+    sums.add("distil/future_credit", credit, active)
+    sums.maximum("distil/future_credit_max", credit, active)
+    future = (objective.future_weight * credit * student.sampled_logps).abs() * active
+    local = (student.cost.abs() * active).sum()
+    sums.ratio("distil/future_share", future.sum(), future.sum() + local)
+    sums.add("distil/weight", batch["weight"], active)
+    sums.add("teacher/entropy", batch["teacher_entropy"], active)
+    sums.add("student/entropy", student.entropy, active)
+    sums.add("distil/agreement", student.agreement, active)
+    gap = student.sampled_logps - batch["teacher_sampled_logps"]
+    sums.add("distil/log_ratio_to_teacher", gap, active)
+    if "old_logps" in batch:
+        sums.add("distil/ratio", assembled.ratio, active)
 
 
 def replay_loss(

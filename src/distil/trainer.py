@@ -22,7 +22,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from distil.aggregation import ReplayBuffer
-from distil.assembly import Assembled, assemble, cost_function, replay_loss
+from distil.assembly import assemble, cost_function, observe, replay_loss
 from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
 from distil.collect import (
@@ -39,7 +39,6 @@ from distil.metrics import MetricSums
 from distil.probe import TeacherProbe, stop_ids
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
-from distil.scoring import StudentScores
 from distil.teacher import make_teacher
 from distil.training_args import DistILConfig, as_objective
 from distil.types import Prompt
@@ -287,10 +286,14 @@ class DistILTrainer(GRPOTrainer):
     ) -> Tensor:
         student = builder.score_student(model, inputs)
         assembled = assemble(self.objective, student, inputs, share=self._share)
-        self._observe(inputs, student, assembled)
+        observe(self._sums[self._mode], self.objective, inputs, student, assembled)
+        if self.rollout_log is not None and self._mode == "train":
+            self.rollout_log.fill(inputs, student, assembled.credit, self.processing_class)
         if "replay_active" not in inputs:
             return assembled.loss
-        earlier = {k.removeprefix("replay_"): v for k, v in inputs.items() if "replay_" in k}
+        earlier = {
+            k.removeprefix("replay_"): v for k, v in inputs.items() if k.startswith("replay_")
+        }
         earlier["scored"] = earlier["active"]
         student = builder.score_student(model, earlier)
         again = replay_loss(self.objective, student, earlier, share=self._share)
@@ -313,31 +316,6 @@ class DistILTrainer(GRPOTrainer):
         """Whether a later update sees rollouts of the policy before an earlier one."""
         batches = self.args.steps_per_generation * self.num_iterations
         return bool(self.args.gradient_accumulation_steps % batches)
-
-    @torch.no_grad()
-    def _observe(
-        self, inputs: dict[str, Any], student: StudentScores, assembled: Assembled
-    ) -> None:
-        """Adds this micro-batch to the metrics and to the rollouts' records."""
-        active, credit, wants = inputs["active"], assembled.credit, self.objective
-        sums = self._sums[self._mode]
-        sums.add("distil/cost", student.cost, active)
-        sums.add("distil/future_credit", credit, active)
-        sums.maximum("distil/future_credit_max", credit, active)
-        future = (wants.future_weight * credit * student.sampled_logps).abs() * active
-        sums.ratio(
-            "distil/future_share", future.sum(), future.sum() + (student.cost.abs() * active).sum()
-        )
-        sums.add("distil/weight", inputs["weight"], active)
-        sums.add("teacher/entropy", inputs["teacher_entropy"], active)
-        sums.add("student/entropy", student.entropy, active)
-        sums.add("distil/agreement", student.agreement, active)
-        gap = student.sampled_logps - inputs["teacher_sampled_logps"]
-        sums.add("distil/log_ratio_to_teacher", gap, active)
-        if "old_logps" in inputs:
-            sums.add("distil/ratio", assembled.ratio, active)
-        if self.rollout_log is not None and self._mode == "train":
-            self.rollout_log.fill(inputs, student, credit, self.processing_class)
 
     def _close_rollouts_after_last_micro_batch(self) -> None:
         if self._mode == "train":
