@@ -596,7 +596,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
         ),
         model=ModelConfig("a/b", "bfloat16", LoraSettings(8, 16, 0.05, "q_proj")),
         feedback=FeedbackConfig(("expert", "sibling"), "random", ""),
-        teacher=TeacherConfig("ema", 0.05, 512, samples=4, gate=True),
+        teacher=TeacherConfig("frozen", 0.05, 512, samples=4, gate=True),
         objective=ObjectiveConfig(
             name="-my own/ä.py:mine",
             future="none",
@@ -615,6 +615,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             prompt_weight="pass_rate",
             max_teacher_entropy=2e-7,
             first_error_margin=1.5,
+            first_error="until",
             replay_batches=2,
             policy_space_clip=3.0,
         ),
@@ -975,6 +976,7 @@ def test_the_default_objective_is_the_exact_one() -> None:
         prompt_weight="none",
         max_teacher_entropy=None,
         first_error_margin=None,
+        first_error="from",
         replay_batches=0,
         policy_space_clip=None,
     )

@@ -25,6 +25,7 @@ from distil.objectives import (
     prefix_ratios,
     reverse_kl,
     token_ratio,
+    until_first_error,
 )
 from distil.scoring import StudentScores
 from test_trainer import generation_batch, gradient, make_trainer
@@ -508,3 +509,49 @@ def test_without_credit_for_ends_only_their_score_is_gone(tmp_path: Path) -> Non
         with_ends._compute_loss(with_ends.model, batch) - lost,
     )
     assert lost.abs() > 1e-3
+
+
+def test_until_the_first_error_counts_that_token_and_none_after_it() -> None:
+    """Student minus teacher, in nats: an objection is above 1; a masked one is none."""
+    gap = torch.tensor([[0.0, 2.0, 0.0, 3.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.5, 1.0, -4.0],
+                        [2.0, 0.0, 2.0, 0.0]])  # fmt: skip
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]])
+    expected = [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 0]]
+    assert until_first_error(gap, torch.zeros(4, 4), mask, 1.0).tolist() == expected
+    from_it = from_first_error(gap, torch.zeros(4, 4), mask, 1.0)
+    both = from_it * until_first_error(gap, torch.zeros(4, 4), mask, 1.0)
+    assert both.sum(1).tolist() == [1, 1, 0, 1]  # the first error itself, where there is one
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_distilling_until_the_first_error_has_an_exact_gradient(cost: Cost) -> None:
+    """The weight looks at earlier tokens only: a plain derivative of the enumerated gated sum."""
+    tree = make_tree(3, 4, early_stop=True, seed=3)
+    teacher = tree.teacher[tree.states].gather(-1, tree.tokens[..., None])[..., 0]
+    weight = until_first_error(tree.sampled(), teacher, tree.mask, 0.3).detach()
+    assert 0 < (weight * tree.mask).sum() < tree.mask.sum()
+    costs = tree.cost(cost)
+    exact = torch.autograd.grad(
+        (tree.probability() * (weight * costs * tree.mask).sum(-1)).sum(), tree.student,
+        retain_graph=True,
+    )[0]  # fmt: skip
+    ours = averaged(tree, distil_token_loss(weight * costs, tree.sampled(), tree.mask))
+    torch.testing.assert_close(ours, exact, rtol=0, atol=1e-8)
+
+
+def test_the_trainer_distils_until_the_first_error(tmp_path: Path) -> None:
+    trainer = make_trainer(
+        tmp_path, objective={"first_error_margin": 0.1, "first_error": "until"},
+        feedback_order=["expert"],
+    )  # fmt: skip
+    batch = generation_batch(trainer)
+    student = trainer.builder.score_student(trainer.model, batch)
+    gap = student.sampled_logps.detach() - batch["teacher_sampled_logps"]
+    kept = []
+    for row, length in enumerate(batch["completion_mask"].sum(1).tolist()):
+        objected = [i for i in range(length) if gap[row, i] > 0.1]
+        kept.append(objected[0] + 1 if objected else batch["weight"].shape[1])
+    first_zero = (batch["weight"] == 0).long().cumsum(1).eq(0).sum(1)
+    assert [min(a, b) for a, b in zip(first_zero.tolist(), kept, strict=True)] == kept
+    assert (batch["weight"].sum(1) == first_zero).all()
+    assert min(kept) < batch["weight"].shape[1]

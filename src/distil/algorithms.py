@@ -120,6 +120,8 @@ def _unread(objective: ObjectiveConfig, named: Algorithm) -> list[str]:
     released = objective.name == "as_released_math"
     if named.cost is not None and not released:
         unread = []
+        if objective.first_error == "until" and objective.first_error_margin is None:
+            unread.append("objective.first_error without objective.first_error_margin")
         if objective.replay_batches and objective.reduction == "sequences":
             unread.append("objective.reduction with objective.replay_batches")
         if objective.future == "none" and not objective.credit_end:
@@ -127,8 +129,8 @@ def _unread(objective: ObjectiveConfig, named: Algorithm) -> list[str]:
         return unread
     off = {
         "advantage_weight": 0.0, "replay_batches": 0, "prompt_weight": "none",
-        "max_teacher_entropy": None, "first_error_margin": None, "policy_space_clip": None,
-        "reduction": "tokens", "credit_end": True,
+        "max_teacher_entropy": None, "first_error_margin": None, "first_error": "from",
+        "policy_space_clip": None, "reduction": "tokens", "credit_end": True,
     }  # fmt: skip
     if released:
         off = {"advantage_weight": 0.0, "replay_batches": 0, "future": "none", "credit_end": True}

@@ -148,7 +148,8 @@ class BatchBuilder:
             weight = weight * gate
         if wants.first_error_margin is not None:
             assert logps is not None
-            weight = weight * objectives.from_first_error(
+            gates = {"from": objectives.from_first_error, "until": objectives.until_first_error}
+            weight = weight * gates[wants.first_error](
                 logps.to(weight.dtype), batch["teacher_sampled_logps"], active,
                 wants.first_error_margin,
             )  # fmt: skip

@@ -130,8 +130,10 @@ class ObjectiveConfig:
     max_teacher_entropy: float | None = None
     """Nats: leave out tokens where the teacher is less sure than this; null: none."""
     first_error_margin: float | None = None
-    """Nats: start at the first token that the teacher finds so much less likely than the student
-    does; null: at the beginning."""
+    """Nats: the first token that the teacher finds so much less likely than the student does is the
+    first error; null: nothing is an error."""
+    first_error: Literal["from", "until"] = "from"
+    """Distil from the first error on, or until it, that token included in both."""
     replay_batches: int = 0
     """Aggregation: the states of so many earlier batches, with their teacher's distributions, are
     trained on again, as many rows as there are new ones (0: none)."""

@@ -39,6 +39,7 @@ from distil.objectives.gates import (
     from_first_error,
     not_an_end,
     pass_rate_weight,
+    until_first_error,
 )
 from distil.objectives.loss import (
     advantage_token_loss,
@@ -75,4 +76,5 @@ __all__ = [
     "repeated",
     "reverse_kl",
     "token_ratio",
+    "until_first_error",
 ]

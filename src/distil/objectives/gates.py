@@ -70,7 +70,27 @@ def from_first_error(
     teacher's own log-probability does. The weight of the first objectionable token looks at that
     token itself, so with future credit the gradient is that of the gated loss only nearly.
     """
+    objected = _objections(student_logps, teacher_logps, mask, margin)
+    return objected.cummax(-1).values.to(student_logps.dtype)
+
+
+def until_first_error(
+    student_logps: PerToken, teacher_logps: PerToken, mask: Mask, margin: float
+) -> PerToken:
+    """1 up to and with the first token that the teacher objects to, 0 after it; 1 without one.
+
+    As `from_first_error` judges. A teacher that is shown the answer knows how to go on after a
+    mistake, and a student that isn't may have no way to: there it would learn to ignore what it has
+    written. Looks at earlier tokens only, so with the gate held constant the gradient is exact.
+    """
+    objected = _objections(student_logps, teacher_logps, mask, margin)
+    before = objected.cumsum(-1) - objected
+    return (before == 0).to(student_logps.dtype)
+
+
+def _objections(
+    student_logps: PerToken, teacher_logps: PerToken, mask: Mask, margin: float
+) -> Int[Tensor, "batch seq"]:
     same_shape(student_logps, teacher_logps)
     same_shape(student_logps, mask)
-    objects = (student_logps.detach() - teacher_logps > margin) & (mask > 0)
-    return torch.cummax(objects.to(torch.int64), -1).values.to(student_logps.dtype)
+    return ((student_logps.detach() - teacher_logps > margin) & (mask > 0)).long()
