@@ -16,6 +16,7 @@ Left out: other training stages; Adam, which rescales all of this.
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,8 +47,6 @@ def gradients(organism: str, batches: int) -> dict[str, Tensor]:
     model, tokenizer = load_model(organism)
     found: dict[str, list[Tensor]] = {name: [] for name in ESTIMATORS}
     with tempfile.TemporaryDirectory() as folder:
-        from dataclasses import replace
-
         recipe = replace(recipe, train=replace(recipe.train, output_dir=folder))
         trainer = make_trainer(recipe, model, tokenizer, task)
         trainer.model.train()
@@ -77,9 +76,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     found = gradients(organism, batches)
     first, second = slice(0, batches // 2), slice(batches // 2, None)
-    print(
-        f"{organism}, {batches} batches of 64 rollouts, start model, {torch.get_num_threads()} threads\n"
-    )
+    print(f"{organism}, {batches} batches of 64 rollouts, start model\n")
     print("| estimator | noise | signal | noise / signal | cosine with the exact one |")
     print("|---|--:|--:|--:|--:|")
     for name, g in found.items():
