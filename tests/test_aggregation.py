@@ -20,7 +20,7 @@ from distil.scoring import StudentScores
 from test_resume import log_lines
 from test_trainer import generation_batch, gradient, lines, make_trainer, rows_of
 
-KEYS = {*PROMPT_KEYS, *COMPLETION_KEYS}
+KEYS = {*PROMPT_KEYS, *COMPLETION_KEYS} - {"score_weight"}  # only there without credit_end
 ALWAYS = KEYS - {"baseline"}
 
 

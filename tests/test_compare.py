@@ -469,6 +469,7 @@ def test_two_contenders_train_in_processes_of_their_own(
     assert "Everything lies in" in printed
     stored = json.loads((real_suite.parent / "out/results.json").read_text())
     assert [r["status"] for r in stored["runs"]] == ["finished"] * 2
-    assert all(r["rollouts"] == [0, 4, 8] for r in stored["runs"])
-    assert all(0 < r["seconds"][1] <= r["seconds"][2] for r in stored["runs"])
-    assert all(r["entropy"] > 0 for r in stored["runs"])
+    assert all(r["curve"]["rollouts"] == [0, 4, 8] for r in stored["runs"])
+    curves = [r["curve"] for r in stored["runs"]]
+    assert all(0 < c["seconds"][1] <= c["seconds"][2] for c in curves)
+    assert all(c["entropy"] > 0 for c in curves)
