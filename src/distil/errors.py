@@ -6,6 +6,7 @@
     ├── ModelError             a model can't be found, read, or isn't the one that was asked for
     ├── TaskError              a task's name, options or problems are wrong
     ├── FeedbackError          a reward or feedback function broke its contract
+    ├── SandboxUnavailable     no way to lock untrusted programs in holds on this machine
     ├── RunError               a run folder can't be made, read or resumed
     └── TrainingError          training can't go on (non-finite loss, lost alignment)
 
@@ -39,6 +40,10 @@ class TaskError(DistILError):
 
 class FeedbackError(DistILError):
     """A reward or feedback function broke its contract (raised, or wrong length or type)."""
+
+
+class SandboxUnavailable(DistILError):
+    """No level of the sandbox passes its self-test here, or the one asked for doesn't."""
 
 
 class RunError(DistILError):
