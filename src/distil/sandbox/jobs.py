@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
-Level: TypeAlias = Literal["strong", "standard", "noopen", "unsafe"]
+Level: TypeAlias = Literal["strong", "standard", "unsafe"]
 """How a program is locked in, best first. `unsafe` (resource limits only) has to be asked for."""
 
 
@@ -128,7 +128,8 @@ class ErrorInfo:
 class TestResult:
     """How one test ended. `index` is the test's place in the job.
 
-    got: what it printed, or its returned value as text; stderr: the end of it; both may be cut.
+    got: what it printed, or its returned value as text; printed: what a called function printed;
+    stderr: the end of it; all may be cut. detail: the assertion that failed, and the last call.
     cpu_s: seconds used; peak_mb: its resident memory at most.
     """
 
@@ -137,7 +138,9 @@ class TestResult:
     index: int
     verdict: Verdict
     got: str = ""
+    printed: str = ""
     stderr: str = ""
+    detail: str = ""
     error: ErrorInfo | None = None
     cpu_s: float = 0.0
     peak_mb: float = 0.0
