@@ -169,7 +169,7 @@ async def read_frame(reader: asyncio.StreamReader) -> dict[str, Any] | None:
     """The next frame; None at the end."""
     try:
         size = struct.unpack(">I", await reader.readexactly(4))[0]
-        return json.loads(await reader.readexactly(size))  # type: ignore[no-any-return]
+        return json.loads(await reader.readexactly(size))
     except asyncio.IncompleteReadError:
         return None
 

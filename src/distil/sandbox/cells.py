@@ -43,8 +43,8 @@ STANDARD_MODULES = (
     "abc", "array", "asyncio", "atexit", "bisect", "calendar", "cmath", "collections", "contextlib",
     "copy", "ctypes", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "gc",
     "hashlib", "heapq", "inspect", "io", "itertools", "json", "math", "numbers", "operator", "os",
-    "queue", "random", "re", "statistics", "string", "struct", "sys", "textwrap", "threading", "time",
-    "traceback", "types", "typing",
+    "queue", "random", "re", "statistics", "string", "struct", "sys", "textwrap", "threading",
+    "time", "traceback", "types", "typing",
 )  # fmt: skip
 
 SYSTEM = (
@@ -190,14 +190,17 @@ def _bubblewrap(bound: Sequence[str], hidden: Sequence[str]) -> list[str]:
         arguments += ["--unshare-user"]
     for name, value in _environment().items():
         arguments += ["--setenv", name, value]
-    ordered = list(dict.fromkeys(sorted(bound, key=len)))  # folders before what lies in them
-    parents = {str(p) for path in ordered for p in Path(path).parents if str(p) != "/"}
-    for path in sorted(parents - {"/lib", "/lib64"}, key=len):  # else only root could pass
+    kept: list[str] = []
+    for path in sorted(set(bound), key=len):  # folders before what lies in them, which they bring
+        if os.path.exists(path) and not any(str(p) in kept for p in Path(path).parents):
+            kept.append(path)
+    parents = {str(p) for path in kept for p in Path(path).parents if str(p) != "/"}
+    for path in sorted(parents, key=len):  # else only root could pass
         arguments += ["--perms", "0755", "--dir", path]
-    for path in ordered:
+    for path in kept:
         if os.path.islink(path) and path in ("/lib", "/lib64"):
             arguments += ["--symlink", os.readlink(path), path]
-        elif os.path.exists(path):
+        else:
             kind = "--dev-bind" if path.startswith("/dev/") else "--ro-bind"
             arguments += [kind, path, path]
     for path in hidden:
@@ -222,6 +225,7 @@ def _environment() -> dict[str, str]:
     """All that a program sees of the environment. None of ours goes through."""
     fixed = {
         "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "PYTHONINTMAXSTRDIGITS": "0",
+        "MALLOC_ARENA_MAX": "1",  # else each thread reserves 64 MiB of its memory limit
         "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
     }  # fmt: skip
     # Which kernels OpenBLAS may use on this processor: no secret, and a crash without it on some.

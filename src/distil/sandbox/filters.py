@@ -20,13 +20,13 @@ from typing import Any
 from distil.errors import SandboxUnavailable
 from distil.sandbox.jail.lockdown import PID_PLACEHOLDER
 
-# Reading and memory.
 _PLAIN = """
     read readv pread64 preadv write writev close close_range lseek fstat newfstatat stat lstat statx
     access faccessat faccessat2 readlink readlinkat getcwd getdents64 statfs fstatfs fadvise64
     mmap mprotect munmap mremap madvise brk msync mincore membarrier
-    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack
-    futex futex_waitv set_robust_list get_robust_list set_tid_address rseq arch_prctl restart_syscall
+    rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait
+    sigaltstack futex futex_waitv set_robust_list get_robust_list set_tid_address rseq arch_prctl
+    restart_syscall
     sched_yield sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max
     sched_get_priority_min getcpu getpriority
     nanosleep clock_nanosleep clock_gettime clock_getres gettimeofday time times getitimer setitimer
@@ -36,7 +36,7 @@ _PLAIN = """
     pipe pipe2 dup dup2 dup3 poll ppoll select pselect6 epoll_create1 epoll_create epoll_ctl
     epoll_wait epoll_pwait epoll_pwait2 eventfd2
     recvfrom recvmsg shutdown getsockname getpeername getsockopt
-""".split()
+""".split()  # noqa: SIM905
 
 # glibc and Python fall back when told that the kernel doesn't know these.
 _UNKNOWN = ("clone3", "openat2", "io_uring_setup", "io_uring_enter", "io_uring_register")

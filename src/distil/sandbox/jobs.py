@@ -42,7 +42,7 @@ class Limits:
     cpu_s: float = 4.0
     """CPU time; load on the machine doesn't count."""
     idle_s: float = 10.0
-    wall_factor: float = 8.0
+    wall_factor: float = 16.0
     """wall_factor * cpu_s + idle_s without the CPU time being granted is an INFRA_ERROR."""
     mem_mb: int = 1024
     out_kb: int = 1024

@@ -53,7 +53,7 @@ class Feed:
 
 
 class Drain:
-    """Reads a pipe to its end, at most `limit` bytes of it; `full()` is called at the first more."""
+    """Reads a pipe to its end and keeps `limit` bytes; `full()` is called at the first more."""
 
     def __init__(self, descriptor: int, limit: int, full: Callable[[], None]) -> None:
         self._descriptor, self._limit, self._full = descriptor, limit, full

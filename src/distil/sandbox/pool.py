@@ -209,7 +209,7 @@ class _Broker:
             return None
         data = self.process.stdout.read(struct.unpack(">I", head)[0])
         try:
-            return json.loads(data)  # type: ignore[no-any-return]
+            return json.loads(data)
         except ValueError:  # it died in the middle of a frame
             return None
 

@@ -34,8 +34,12 @@ CANARIES = {
     "change a mode": "import os; os.chmod({secret!r}, 0o777); print('OUT')",
     "fork": "import os\npid = os.fork()\nif pid == 0: os._exit(0)\nprint('OUT')",
     "start a program": "import subprocess; print(subprocess.run(['/bin/true']) and 'OUT')",
-    "connect by TCP": "import socket; socket.create_connection(('127.0.0.1', {port}), 2); print('OUT')",
-    "make a socket": "import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); print('OUT')",
+    "connect by TCP": (
+        "import socket; socket.create_connection(('127.0.0.1', {port}), 2); print('OUT')"
+    ),
+    "make a socket": (
+        "import socket; socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); print('OUT')"
+    ),
     "signal the parent": "import os; os.kill(os.getppid(), 0); print('OUT')",
     "signal everybody": "import os; os.kill(-1, 0); print('OUT')",
     "limit the parent": (
@@ -43,8 +47,8 @@ CANARIES = {
     ),
     "memory file": "import os; os.memfd_create('x'); print('OUT')",
     "trace the parent": (
-        "import ctypes, os; c = ctypes.CDLL(None); print('OUT' if c.ptrace(16, os.getppid(), 0, 0) == 0"
-        " else '')"
+        "import ctypes, os; c = ctypes.CDLL(None)\n"
+        "print('OUT' if c.ptrace(16, os.getppid(), 0, 0) == 0 else '')"
     ),
     "raise a limit": (
         "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (1 << 20, 1 << 20)); print('OUT')"
@@ -96,8 +100,8 @@ async def choose_cell(
         return made, {**state, "refused": reasons, "kernel": platform.release()}
     told = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
     raise SandboxUnavailable(
-        f"No level of the sandbox holds on this machine:\n{told}\nPrograms can be graded on another "
-        "machine, or without any protection with sandbox.allow_unsafe: true."
+        f"No level of the sandbox holds on this machine:\n{told}\nPrograms can be "
+        "graded on another machine, or without any protection with sandbox.allow_unsafe: true."
     )
 
 

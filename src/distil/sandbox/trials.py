@@ -4,7 +4,6 @@ The expected values are here, in the broker; a run gets its input and nothing el
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 

@@ -52,8 +52,9 @@ def landlock_abi() -> int:
 def landlock_ruleset(readable: Iterable[str], listable: Iterable[str] = ()) -> int:
     """A descriptor of rules under which only `readable` files and trees can be read.
 
-    In `listable` folders names can be read too. Nothing can be written or run; from ABI 4 on no TCP port can be used, from ABI 6 on no process
-    outside be signalled and no abstract socket be reached. Paths that don't exist are left out.
+    In `listable` folders names can be read too. Nothing can be written or run; from ABI 4 on no TCP
+    port can be used, from ABI 6 on no process outside be signalled and no abstract socket be
+    reached. Paths that don't exist are left out.
     """
     abi = landlock_abi()
     if abi < 1:

@@ -1,7 +1,7 @@
 """The process that runs are forked from: warm, clean, locked in from its start.
 
 One message from the broker (with the run's descriptors) starts a run: a child is forked, locks
-itself down further and does it (`program`). The zygote sees to time: it kills what has used its
+itself down further and does it (`run`). The zygote sees to time: it kills what has used its
 processor time, slept too long or made too many threads, reaps it, and reports. No program, test or
 answer ever enters it; it reads `Order`s only.
 
@@ -29,12 +29,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from distil.sandbox.jail import lockdown, program
+from distil.sandbox.jail import lockdown
+from distil.sandbox.jail.run import run
 
 MESSAGE_BYTES = 1 << 16
 POLL_S = 0.01
 PAGE = os.sysconf("SC_PAGE_SIZE")
-STACK_BYTES = 16 << 20
+STACK_BYTES = 8 << 20
 """Of each thread, unless the program says otherwise; virtual, so it counts against its memory."""
 DESCRIPTORS = 64
 
@@ -228,7 +229,7 @@ def _child(order: dict[str, Any], fds: Sequence[int], lock: Lock) -> NoReturn:
     try:
         _place(fds)
         _restrict(order, lock)
-        program.run(order["mode"])
+        run(order["mode"])
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
