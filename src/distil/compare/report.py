@@ -14,8 +14,8 @@ import yaml
 from distil.compare.figure import draw
 from distil.compare.plan import RESULTS_FILE
 from distil.compare.results import Contender, Results, as_json, gather
-from distil.compare.stats import Choice, Interval
-from distil.compare.suite import Suite
+from distil.compare.stats import Choice, Interval, t_interval
+from distil.compare.suite import SEED, Suite
 from distil.errors import RunError
 from distil.layout import as_markdown, as_text
 from distil.runs import differences, write_text
@@ -61,9 +61,12 @@ def rows(results: Results) -> list[list[str]]:
 def notes_of(results: Results) -> list[str]:
     """What a reader of the table must know, then what went wrong or is missing."""
     suite = results.suite
+    covered = "training, not of which problems were held out."
+    if SEED in suite.recipes[suite.reference].model.name:
+        covered = f"pre-training (a model for each seed) and of {covered}"
     notes = [
         "In brackets: 95% t-intervals over training seeds on the same problems. They cover the "
-        "luck of training, not of which problems were held out.",
+        f"luck of {covered}",
         f"Differences are to {suite.reference}, paired by seed."
         + (
             f" The {len(results.tuning)} tuning runs are not in the budget, and had other problems."
@@ -73,6 +76,13 @@ def notes_of(results: Results) -> list[str]:
         "Entropy: the student's at the last step, nats a token. Train s: sampling, grading, "
         f"teacher, forward and backward; {_at_a_time(suite)}.",
     ]
+    unlike = [seed for seed, starts in starts_of(results).items() if len(starts) > 1]
+    if unlike:
+        notes.append(
+            f"NOT COMPARABLE: the runs of seed {', '.join(map(str, unlike))} began with different "
+            "models, such as organisms pre-trained on different machines. Run the suite again in "
+            "another folder (--output-dir)."
+        )
     for contender in results.contenders.values():
         if contender.choice is not None and "edge" in contender.choice.how:
             notes.append(
@@ -152,14 +162,31 @@ def _row(results: Results, contender: Contender) -> list[str]:
 
 
 def _before(results: Results) -> list[list[str]]:
-    """The row of the model before training, if every run began with the same."""
-    curves = [c for contender in results.contenders.values() for c in contender.curves.values()]
-    starts = {(*(c.figures[f][0] for f in results.figures), c.tokens[0]) for c in curves}
-    if len(starts) != 1 or any(c.steps[0] != 0 for c in curves):
+    """The row of the models before training; none if contenders didn't begin alike."""
+    starts = starts_of(results)
+    if not starts or any(len(same) != 1 for same in starts.values()):
         return []
-    *figures, tokens = starts.pop()
-    blank = [""] * len(figures)
-    return [["(before)", "", *(f"{v:.3f}" for v in figures), *blank, f"{tokens:.1f}", "", "", ""]]
+    begun = [same.pop() for same in starts.values()]
+    different = len(set(begun)) > 1
+    cells = []
+    for place in range(len(results.figures)):
+        values = [start[place] for start in begun]
+        cells.append(t_interval(values).text() if different else f"{values[0]:.3f}")
+    tokens = statistics.fmean(start[-1] for start in begun)
+    blank = [""] * len(results.figures)
+    return [["(before)", "", *cells, *blank, f"{tokens:.1f}", "", "", ""]]
+
+
+def starts_of(results: Results) -> dict[int, set[tuple[float, ...]]]:
+    """Seed -> the figures and lengths that its runs began with: one, if they began alike."""
+    starts: dict[int, set[tuple[float, ...]]] = {}
+    for contender in results.contenders.values():
+        for seed, curve in contender.curves.items():
+            if curve.steps[0] != 0:
+                return {}
+            figures = (*(curve.figures[f][0] for f in results.figures), curve.tokens[0])
+            starts.setdefault(seed, set()).add(figures)
+    return starts
 
 
 def _seeds(results: Results, contender: Contender) -> str:

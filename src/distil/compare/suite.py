@@ -8,7 +8,9 @@
     seeds: [0, 1, 2]                train.seed of judged runs; the problems are the recipe's
     jobs: 2                         runs at a time, each of one thread if there are several
     keep_models: false              else checkpoints and model/ of finished runs are removed
-    common: {eval: {every: 10}}     changes of the recipe for every contender
+    common: {eval: {every: 10}}     changes of the recipe for every contender; in model.name, {seed}
+                                    stands for the run's seed: organism-sums@{seed} pre-trains one
+                                    for every seed, so that intervals cover the luck of that too
     contenders:                     name -> its own changes, nested like a recipe
       distil: {}
       grpo: {objective: {name: grpo}}
@@ -38,6 +40,7 @@ FIELDS = (
 )  # fmt: skip
 NEEDED = ("recipe", "reference", "seeds", "contenders")
 SAME_FOR_ALL = ("task", "eval", "rollout.max_completion_length")  # but for eval.every
+SEED = "{seed}"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -90,9 +93,12 @@ class Suite:
             seed=made.train.seed if seed is None else seed,
             output_dir=folder or made.train.output_dir,
         )
-        task = replace(made.task, seed=seed) if tuning and seed is not None else made.task
+        task, model = made.task, made.model
+        if seed is not None:
+            task = replace(task, seed=seed) if tuning else task
+            model = replace(model, name=model.name.replace(SEED, str(seed)))
         try:
-            return check_recipe(replace(made, train=train, task=task))
+            return check_recipe(replace(made, train=train, task=task, model=model))
         except RecipeError as error:
             raise SuiteError(f"Contender {contender!r} of {self.file}: {error}") from error
 
