@@ -24,6 +24,7 @@ ROOMS = [
     "algorithms",
     "presets",
     "checks",
+    "sandbox",
     "tasks",
     "prompts",
     "feedback",
@@ -55,7 +56,7 @@ ROOMS = [
     "cli",
 ]
 ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
-LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli"}
+LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 

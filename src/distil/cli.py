@@ -3,6 +3,7 @@
     distil train RECIPE [--group.field value ...] [--resume]
     distil eval MODEL [--recipe RECIPE] [--task.field value ...] [--eval.field value ...]
     distil compare SUITE [--report-only] [--retry-failed]
+    distil run-code PROGRAM --tests FILE
     distil doctor
 
 A recipe is a YAML file (or a run's folder). Its values and the flags go through one parser, so a
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -28,12 +29,14 @@ from distil.config import (
 )
 from distil.errors import DistILError, RecipeError, perhaps
 from distil.recipefile import load_recipe, parse
+from distil.sandbox.jobs import Limits
 
 USAGE = """usage: distil COMMAND ...
 
   train RECIPE    train a model; RECIPE is a YAML file, or a run's folder (see --resume)
   eval MODEL      judge a model on a task's held-out problems
   compare SUITE   train rival objectives over seeds; one table and one figure
+  run-code FILE   run a program against tests, in the sandbox
   doctor          what this machine can do
 
 distil COMMAND --help shows a command's flags.
@@ -82,6 +85,25 @@ class CompareFlags:
     """Run failed runs once more."""
     output_dir: str | None = None
     """Another folder than the suite's: to run it all again, beside results that are there."""
+
+
+@dataclass(frozen=True)
+class RunCodeFlags:
+    """Run one untrusted program against a file of tests, in the sandbox."""
+
+    program: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROGRAM")]
+    """A Python file, a Markdown file (its last Python block), or - for standard input."""
+    tests: str
+    """A JSON file: a list of tests, or one test a line (docs/feedback.md)."""
+    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    level: Literal["auto", "strong", "standard", "unsafe"] = "auto"
+    """How it's locked in; auto: as well as this machine can."""
+    preload: tuple[str, ...] = ()
+    """Packages that the program may import beside the standard library: numpy, for one."""
+    prelude: Literal["none", "lcb"] = "none"
+    """lcb: LiveCodeBench's usual imports before the program."""
+    allow_unsafe: bool = False
+    """Run it even where no sandbox holds: it could then read your files and use your network."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,6 +172,17 @@ def _compare(argv: list[str]) -> int:
     )
 
 
+def _run_code(argv: list[str]) -> int:
+    default = RunCodeFlags(tyro.MISSING, tyro.MISSING)
+    flags = parse(RunCodeFlags, argv, prog="distil run-code", default=default)
+    from distil.commands.run_code import run_code
+
+    return run_code(
+        flags.program, flags.tests, flags.limits, flags.level, flags.preload, flags.prelude,
+        allow_unsafe=flags.allow_unsafe,
+    )  # fmt: skip
+
+
 def _doctor(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print("usage: distil doctor\n\nPrints what this machine can do; takes no flags.")
@@ -166,6 +199,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "compare": _compare,
+    "run-code": _run_code,
     "doctor": _doctor,
 }
 

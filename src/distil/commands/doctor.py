@@ -1,9 +1,7 @@
 """`distil doctor`: what this machine can do, and what to install for more."""
 
-import ctypes
 import importlib.util
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,9 +10,7 @@ import torch
 from distil.errors import ModelError
 from distil.models import EMBEDDED, cache_dir, embedded_file
 from distil.runs import run_info
-
-LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture
-LANDLOCK_VERSION_FLAG = 1
+from distil.sandbox.selftest import doctor_lines
 
 
 def doctor() -> int:
@@ -27,7 +23,8 @@ def doctor() -> int:
     embedded, sound = _embedded()
     _print("model", embedded)
     _print("cache", f"{cache_dir()} ({_writable(cache_dir())})")
-    _print("isolation", _isolation())
+    for level in doctor_lines():
+        _print("sandbox", level)
     return 0 if sound else 1
 
 
@@ -65,28 +62,3 @@ def _embedded() -> tuple[str, bool]:
 def _writable(folder: Path) -> str:
     existing = next(p for p in [folder, *folder.parents] if p.exists())
     return "writable" if os.access(existing, os.W_OK) else "NOT writable: set DISTIL_CACHE"
-
-
-def _isolation() -> str:
-    """What a sandbox could stand on here. Nothing of it is used yet: no task runs programs."""
-    found = [
-        f"Landlock ABI {abi}" if (abi := _landlock_abi()) > 0 else "no Landlock",
-        "seccomp" if _status_has("Seccomp:") else "no seccomp",
-        "bubblewrap" if shutil.which("bwrap") else "no bubblewrap",
-    ]
-    return ", ".join(found) + " (this version runs no untrusted programs)"
-
-
-def _landlock_abi() -> int:
-    """The kernel's Landlock version; 0 or less without it."""
-    if sys.platform != "linux":
-        return 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    return int(libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION_FLAG))
-
-
-def _status_has(name: str) -> bool:
-    status = Path("/proc/self/status")
-    return status.is_file() and any(
-        line.startswith(name) for line in status.read_text().splitlines()
-    )

@@ -44,6 +44,7 @@ class Slots:
         for slot in range(count):
             self._free.put_nowait((slot, None))
         self._alone = asyncio.Lock()
+        self._zygotes: dict[int, Zygote] = {}
 
     async def take(self) -> tuple[int, Zygote]:
         """A slot with a living zygote."""
@@ -53,6 +54,7 @@ class Slots:
                 if zygote is not None:
                     zygote.close()
                 zygote = await start_zygote(self.cell, slot)
+                self._zygotes[slot] = zygote
         except BaseException:
             self._free.put_nowait((slot, None))
             raise
@@ -61,6 +63,11 @@ class Slots:
     def give_back(self, slot: int, zygote: Zygote | None) -> None:
         """Frees a slot."""
         self._free.put_nowait((slot, zygote))
+
+    def close(self) -> None:
+        """Ends every zygote and, with it, its runs."""
+        for zygote in self._zygotes.values():
+            zygote.close()
 
     async def alone(self, task: Callable[[Zygote], Awaitable[TestResult]]) -> TestResult:
         """Does a task when nothing else runs; nothing starts meanwhile."""
@@ -158,6 +165,9 @@ async def main() -> None:
         task = asyncio.create_task(_answer(slots, frame))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+    for task in tasks:
+        task.cancel()
+    slots.close()
 
 
 async def _answer(slots: Slots, frame: dict[str, Any]) -> None:

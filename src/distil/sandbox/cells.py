@@ -78,12 +78,10 @@ def cell(
     readable, listable = _python_files()
     readable += [*SYSTEM, *folders]
     locked = level != "unsafe"
-    interpreter = _interpreter()
-    python = [interpreter, "-s", "-S", "-P", "-B", "-c", BOOT, str(JAIL)]
+    python = [_interpreter(), "-s", "-S", "-P", "-B", "-c", BOOT, str(JAIL)]
     command = python
     if level == "strong":
-        bound = [interpreter, *_library_folder(), *readable, *listable, str(JAIL)]
-        command = [*_bubblewrap(bound, hidden=_site_folders()), "--", *python]
+        command = [*bubblewrap_around(preload), *python]
     set_up = {
         "preload": [*STANDARD_MODULES, *preload],
         "packages_path": package_paths,
@@ -206,6 +204,14 @@ def _bubblewrap(bound: Sequence[str], hidden: Sequence[str]) -> list[str]:
     for path in hidden:
         arguments += ["--tmpfs", path]
     return [*arguments, "--remount-ro", "/", "--chdir", "/"]
+
+
+def bubblewrap_around(preload: Sequence[str] = ()) -> list[str]:
+    """bubblewrap's command line as the level strong has it, for whatever comes after it."""
+    folders, _ = _packages(preload)
+    readable, listable = _python_files()
+    bound = [_interpreter(), *readable, *SYSTEM, *folders, *_library_folder(), *listable, str(JAIL)]
+    return [*_bubblewrap(bound, hidden=_site_folders()), "--"]
 
 
 def _find_bubblewrap() -> str:

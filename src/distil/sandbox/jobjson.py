@@ -1,13 +1,13 @@
 """Jobs and reports as JSON, for the way to the broker and back.
 
 Arguments and expected values go through `wire`, so that tuples and sets survive. Reading a job
-checks it, since a data set may have made it: a wrong one raises DistILError, naming the test.
+checks it, since a data set may have made it: a wrong one raises TaskError, naming the test.
 """
 
 from dataclasses import asdict
 from typing import Any
 
-from distil.errors import DistILError
+from distil.errors import DistILError, TaskError
 from distil.sandbox import judge
 from distil.sandbox.jail.wire import WireError, decode, encode
 from distil.sandbox.jobs import (
@@ -28,39 +28,41 @@ _CALL_CHECKERS = ("json_eq", "set")
 
 
 def job_to_json(job: Job) -> dict[str, Any]:
-    """Raises DistILError for a test that can't be run (unknown checker, a value that's no data)."""
-    plain = {
+    """Raises TaskError for a test that can't be run (unknown checker, a value that's no data)."""
+    if not job.tests:
+        raise TaskError("A job has no tests, so that any program would pass. Give it at least one.")
+    return {
         "source": job.source,
-        "tests": [_test_to_json(i, t) for i, t in enumerate(job.tests)],
+        "tests": [check_test(t, f"Test {i} of a job") for i, t in enumerate(job.tests, 1)],
         "limits": asdict(job.limits),
         "stop": job.stop,
         "prelude": job.prelude,
         "seed": job.seed,
         "lenient_exit": job.lenient_exit,
     }
-    if not job.tests:
-        raise DistILError(
-            "A job has no tests, so that any program would pass. Give it at least one."
-        )
-    return plain
 
 
-def _test_to_json(index: int, test: Test) -> dict[str, Any]:
+def check_test(test: Test, where: str) -> dict[str, Any]:
+    """A test as JSON; raises TaskError, naming `where`, if it can't be run."""
     try:
-        if isinstance(test, StdioTest):
-            judge.check_checker(test.checker, _STDIO_CHECKERS)
-            return {"kind": "stdio", **asdict(test)}
-        if isinstance(test, AssertTest):
-            compile(test.code, "tests", "exec", dont_inherit=True)
-            return {"kind": "assert", **asdict(test)}
-        judge.check_checker(test.checker, _CALL_CHECKERS)
-        return {
-            "kind": "call", "function": test.function, "args": [encode(a) for a in test.args],
-            "expected": encode(test.expected), "checker": test.checker, "public": test.public,
-            "kwargs": {k: encode(v) for k, v in test.kwargs.items()},
-        }  # fmt: skip
+        return _test_to_json(test)
     except (DistILError, WireError, SyntaxError, ValueError) as error:
-        raise DistILError(f"Test {index + 1} of a job can't be run: {error}") from error
+        raise TaskError(f"{where} can't be run: {error}") from error
+
+
+def _test_to_json(test: Test) -> dict[str, Any]:
+    if isinstance(test, StdioTest):
+        judge.check_checker(test.checker, _STDIO_CHECKERS)
+        return {"kind": "stdio", **asdict(test)}
+    if isinstance(test, AssertTest):
+        compile(test.code, "tests", "exec", dont_inherit=True)
+        return {"kind": "assert", **asdict(test)}
+    judge.check_checker(test.checker, _CALL_CHECKERS)
+    return {
+        "kind": "call", "function": test.function, "args": [encode(a) for a in test.args],
+        "expected": encode(test.expected), "checker": test.checker, "public": test.public,
+        "kwargs": {k: encode(v) for k, v in test.kwargs.items()},
+    }  # fmt: skip
 
 
 def job_from_json(plain: dict[str, Any]) -> Job:

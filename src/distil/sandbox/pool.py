@@ -25,6 +25,7 @@ from distil.sandbox.jobjson import job_to_json, report_from_json
 from distil.sandbox.jobs import Job, Report, Verdict
 
 KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "TMPDIR")
+CLOSE_S = 5.0
 RESTARTS = 1
 """Times that a job survives the broker's death; after that it's an INFRA_ERROR."""
 
@@ -182,8 +183,11 @@ class _Broker:
         with contextlib.suppress(BrokenPipeError):
             if self.process.stdin is not None:
                 self.process.stdin.close()
-        self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def _listen(self) -> None:
         while (answer := self._read()) is not None:
