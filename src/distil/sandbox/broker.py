@@ -33,6 +33,8 @@ from distil.sandbox.zygotes import Zygote, ZygoteDied, start_zygote
 
 STACK_BYTES = 256 << 20
 TRIES = 2
+SETTLE_S = 0.1
+"""Before another try: what killed one zygote may have killed all, which takes a moment to hear."""
 
 
 class Slots:
@@ -109,6 +111,7 @@ async def _try_safely(slots: Slots, job: Job, index: int) -> tuple[TestResult, s
             result = await _try_once(slots, job, index)
         except (ZygoteDied, SandboxUnavailable, OSError) as error:
             why = f"{type(error).__name__}: {error}"
+            await asyncio.sleep(SETTLE_S)
             continue
         if result.verdict is Verdict.INFRA_ERROR:
             why = "the machine granted it no processor time"

@@ -137,7 +137,9 @@ def _interpreter() -> str:
 
 def _python_files() -> tuple[list[str], list[str]]:
     """The standard library's parts without any site-packages, and its folders' names."""
-    folders = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    # In a virtual environment platstdlib is that environment's: site-packages and nothing else.
+    own = {"platbase": sys.base_exec_prefix, "base": sys.base_prefix}
+    folders = {sysconfig.get_path(name, vars=own) for name in ("stdlib", "platstdlib")}
     readable = [
         str(entry)
         for folder in sorted(folders)

@@ -61,7 +61,10 @@ class SandboxPool:
         with self._lock:
             if self._closed:
                 raise RuntimeError("This SandboxPool is closed.")
-            if self._broker is None or not self._broker.alive:
+            if self._broker is not None and not self._broker.alive:
+                self._broker.close()
+                self._broker = None
+            if self._broker is None:
                 self._broker = _Broker(self._set_up)
                 self._facts = self._broker.facts
             return self._facts
@@ -143,6 +146,7 @@ class _Broker:
         self._waiting: dict[int, Any] = {}
         self._count = 0
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self.alive = True
         self._write(set_up)
         answer = self._read()
@@ -158,7 +162,8 @@ class _Broker:
                 RuntimeWarning,
                 stacklevel=5,
             )
-        threading.Thread(target=self._listen, name="distil-sandbox", daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, name="distil-sandbox", daemon=True)
+        self._thread.start()
 
     def send(self, job: dict[str, Any], ended: Any) -> None:
         """Hands over a job; `ended` gets the report as JSON, or None if the broker died."""
@@ -188,6 +193,10 @@ class _Broker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def _listen(self) -> None:
         while (answer := self._read()) is not None:

@@ -48,7 +48,7 @@ CANARIES = {
     "memory file": "import os; os.memfd_create('x'); print('OUT')",
     "trace the parent": (
         "import ctypes, os; c = ctypes.CDLL(None)\n"
-        "print('OUT' if c.ptrace(16, os.getppid(), 0, 0) == 0 else '')"
+        "print('OUT' if c.ptrace(0x4206, os.getppid(), 0, 0) == 0 else '')"
     ),
     "raise a limit": (
         "import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (1 << 20, 1 << 20)); print('OUT')"

@@ -87,12 +87,14 @@ class Zygote:
         self._count = 0
         self.state: dict[str, Any] = {}
         self.alive = True
+        self._last_words = ""
         asyncio.get_running_loop().add_reader(control.fileno(), self._hear)
 
     @property
     def worn(self) -> bool:
         """Whether it has done its share of runs, or is dead."""
-        return not self.alive or self._count >= RUNS_A_ZYGOTE
+        gone = not self.alive or self._process.poll() is not None
+        return gone or self._count >= RUNS_A_ZYGOTE
 
     @property
     def pid(self) -> int:
@@ -149,7 +151,8 @@ class Zygote:
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._control.close()
         self._process.kill()
-        self._process.wait()
+        _, said = self._process.communicate()
+        self._last_words = said[-2000:].decode("utf-8", "replace").strip()
         for running in self._running.values():
             if not running.over.done():
                 running.over.set_exception(ZygoteDied("it ended"))
@@ -165,8 +168,7 @@ class Zygote:
                 break
             await asyncio.sleep(0.005)
         self.close()
-        said = b"" if self._process.stderr is None else self._process.stderr.read()[-2000:]
-        last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
+        last = self._last_words.splitlines()[-1:]
         raise SandboxUnavailable(f"its process ended at the start: {' '.join(last) or 'no word'}")
 
     def _send(self, message: dict[str, Any], descriptors: Sequence[int]) -> None:
