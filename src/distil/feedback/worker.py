@@ -4,9 +4,9 @@
 
 `distil.feedback.deadline` starts it afresh (never as a fork of a trainer, which may hold a GPU) and
 starts another when it dies. Timers end it when a call is late, whatever runs, C code too.
-Some verifiers hand a model's answer to `eval`, so once it's ready, starting programs, writing files
-and opening connections are refused. That is a guard against accidents and no sandbox: programs are
-run by `distil.sandbox`.
+Some verifiers hand a model's answer to `eval`, so once it's ready, anything but values there
+(`distil.feedback.literals`), starting programs, writing files and opening connections are refused.
+That is a guard and no sandbox: programs are run by `distil.sandbox`.
 """
 
 import importlib
@@ -17,6 +17,8 @@ import signal
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
+
+from distil.feedback.literals import refused
 
 REFUSED = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
@@ -80,6 +82,10 @@ def _guard(event: str, details: tuple[Any, ...]) -> None:
     writes = event == "open" and bool(details[2] & WRITING)
     if writes or event.startswith(REFUSED):
         raise PermissionError(f"An answer may not do this: {event}.")
+    if event == "exec" and details[0].co_filename == "<string>":
+        asking = str(sys._getframe(1).f_globals.get("__name__"))
+        if why := refused(details[0], asking):
+            raise PermissionError(f"An answer may not do this: {why}.")
 
 
 def _say(answers: TextIO, answer: dict[str, Any]) -> None:
