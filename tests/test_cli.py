@@ -499,10 +499,6 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
             "task.check isn't set, and it says how the answers of 'a.jsonl' are judged. Set it to",
         ),
         (
-            replace(Recipe(), task=TaskConfig(name="a.jsonl", check="choice", extract="whole")),
-            "task.extract is whole, and isn't read where task.check is choice,",
-        ),
-        (
             replace(Recipe(), teacher=TeacherConfig(kind="lora_off")),
             "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0).",
         ),
@@ -881,6 +877,18 @@ def test_options_of_the_recipe_stay_with_their_dataset(
     assert main(["train", file, "--task.name", "gcd", "--task.options", "max_value", "30"]) == 0
     options = [recipe.task.options for recipe, _ in started]
     assert options == [{"min_terms": 2}, {}, {"max_value": 30}]
+
+
+def test_any_recipe_takes_a_table_and_its_check_as_flags(
+    recipe_file: Write, started: list[Any]
+) -> None:
+    file = recipe_file("task: {name: gcd, extract: last_number, options: {max_value: 9}}\n")
+    for check in ("math", "choice", "exact", "tolerant"):
+        assert main(["train", file, "--task.name", "my.jsonl", "--task.check", check]) == 0
+    tasks = [recipe.task for recipe, _ in started]
+    assert [t.check for t in tasks] == ["math", "choice", "exact", "tolerant"]
+    assert {t.name for t in tasks} == {"my.jsonl"}
+    assert all(t.options == {} for t in tasks)
 
 
 def test_a_run_is_resumed_from_its_folder_wherever_that_lies_now(

@@ -104,11 +104,6 @@ def _task(task: TaskConfig) -> list[str]:
             f"task.check isn't set, and it says how the answers of {task.name!r} are judged. "
             "Set it to math, choice, exact or tolerant."
         ]
-    if task.check in ("math", "choice") and task.extract != TaskConfig.extract:
-        return [
-            f"task.extract is {task.extract}, and isn't read where task.check is {task.check}, "
-            "which has rules of its own for what the answer is. Leave task.extract out."
-        ]
     return []
 
 

@@ -19,7 +19,10 @@ ONLY_FORM = (
 ROUNDED = "It is close to the right answer but not equal to it: give the exact value, not rounded."
 REORDERED = "It has the right parts, but not in the right order or between the right brackets."
 UNREADABLE = "It can't be read as mathematics."
+NO_CHOICE = "It isn't one of the choices {all}."
 NO_NUMBER = "It is no number, and the answer is one."
+NO_SCORE = "The verifier gave it no number: ungraded."
+TOO_LONG = "It has {length} characters, and no answer here has more than {most}."
 TOO_MUCH = "Judging it took too much {what}, so that it counts as wrong: give a plainer expression."
 DEMONSTRATION = "The final answer is"
 

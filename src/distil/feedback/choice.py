@@ -19,7 +19,6 @@ from distil.feedback.sibling import without_thinking
 from distil.types import Feedback
 
 SOURCE = "choice"
-NO_CHOICE = "It isn't one of the choices {all}."
 
 _SAID = re.compile(
     r"(?<![</])\b(?:[Aa]nswer|ANSWER|[Cc]hoice|[Oo]ption)\b\W{0,3}(?:is|are|=)?[:\s*]{0,6}"
@@ -58,7 +57,7 @@ def check_choice(
     letter = letter_of(read, texts)
     if letter == answer:
         return answers.right(SOURCE, shown)
-    why = answers.WRONG if letter else NO_CHOICE.format(all=answers.in_words(letters))
+    why = answers.WRONG if letter else answers.NO_CHOICE.format(all=answers.in_words(letters))
     return answers.wrong(SOURCE, shown, read, why, gold=gold)
 
 

@@ -10,6 +10,7 @@ in another process: no expression hangs or breaks this one.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from distil.feedback import answers
 from distil.feedback.deadline import CPU_S, Outcome, shared
@@ -22,7 +23,6 @@ BOXES = (r"\boxed{", r"\fbox{")
 COMPARE = "distil.feedback.equivalence:compare"
 MAX_ANSWER = 2_000
 """Characters. What is longer is no answer, and where there's no box so much is searched for one."""
-TOO_LONG = "It has {length} characters, and no answer here has more than {most}."
 HINTS = {"": answers.WRONG, "rounded": answers.ROUNDED, "reordered": answers.REORDERED}
 
 
@@ -55,15 +55,17 @@ def check_mathematics_all(
 ) -> list[Feedback]:
     """`check_mathematics` of each completion with its answer and solution, side by side."""
     solutions = [None] * len(completions) if solutions is None else solutions
-    rows = [
-        _Attempt(completion, answer, solution, reveal)
-        for completion, answer, solution in zip(completions, answers_, solutions, strict=True)
+    attempts = [
+        _attempt(*row, reveal) for row in zip(completions, answers_, solutions, strict=True)
     ]
-    asked = [row for row in rows if row.verdict is None]
-    outcomes = shared(COMPARE).map([row.call for row in asked], cpu_s=cpu_s)
-    for row, outcome in zip(asked, outcomes, strict=True):
-        row.judge(outcome)
-    return [row.verdict for row in rows if row.verdict is not None]
+    verdicts = [_at_once(attempt) for attempt in attempts]
+    asked = [a for a, verdict in zip(attempts, verdicts, strict=True) if verdict is None]
+    calls = [(a.box or a.text[-MAX_ANSWER:], a.answer, a.box is not None) for a in asked]
+    outcomes = iter(shared(COMPARE).map(calls, cpu_s=cpu_s))
+    return [
+        _judged(attempt, next(outcomes)) if verdict is None else verdict
+        for attempt, verdict in zip(attempts, verdicts, strict=True)
+    ]
 
 
 def read_mathematics(completion: str) -> str | None:
@@ -77,45 +79,61 @@ def demonstration(answer: str, solution: str | None = None) -> str:
     return solution or rf"{answers.DEMONSTRATION} \boxed{{{answer}}}."
 
 
+@dataclass(frozen=True)
 class _Attempt:
-    """One completion: judged at once where nothing has to be computed, else by its outcome."""
+    """A completion without its thinking, its box, and what it is held against.
 
-    def __init__(self, completion: str, answer: str, solution: str | None, reveal: bool) -> None:
-        text, answer = without_thinking(completion), last_box(answer) or answer
-        self._box, self._gold = last_box(text), answer if reveal else None
-        self._demonstration = demonstration(answer, solution)
-        self.call = (self._box or text[-MAX_ANSWER:], answer, self._box is not None)
-        self.verdict: Feedback | None = None
-        if self._box is not None:
-            self._judge_box(self._box, answer)
-        elif not text or any(box in text for box in BOXES):
-            self._say(None, answers.OPEN_BOX if text else answers.ABSENT)
+    gold: the answer where the report may name it.
+    """
 
-    def judge(self, outcome: Outcome) -> None:
-        """Makes the verdict of what a worker found."""
-        if outcome.fault is not None:
-            self.verdict = answers.unjudged(
-                SOURCE, self._demonstration, self._box, outcome, gold=self._gold
-            )
-            return
-        found = outcome.value
-        if found["same"]:
-            self.verdict = answers.right(SOURCE, self._demonstration)
-        elif found["read"] is None:
-            self._say(None, answers.ABSENT)
-        else:
-            self._say(
-                found["read"], HINTS[found["hint"]] if found["readable"] else answers.UNREADABLE
-            )
+    text: str
+    box: str | None
+    answer: str
+    demonstration: str
+    gold: str | None
 
-    def _judge_box(self, box: str, answer: str) -> None:
-        """Where it needs no algebra: nothing in it, too much, or the very text of the answer."""
-        if not box:
-            self._say(None, answers.EMPTY_BOX)
-        elif box == answer.strip():
-            self.verdict = answers.right(SOURCE, self._demonstration)
-        elif len(box) > MAX_ANSWER:
-            self._say(box, TOO_LONG.format(length=len(box), most=MAX_ANSWER))
+    def wrong(self, read: str | None, why: str) -> Feedback:
+        """No marks."""
+        return answers.wrong(SOURCE, self.demonstration, read, why, gold=self.gold)
 
-    def _say(self, read: str | None, why: str) -> None:
-        self.verdict = answers.wrong(SOURCE, self._demonstration, read, why, gold=self._gold)
+    def right(self) -> Feedback:
+        """Full marks."""
+        return answers.right(SOURCE, self.demonstration)
+
+
+def _attempt(completion: str, answer: str, solution: str | None, reveal: bool) -> _Attempt:
+    text, answer = without_thinking(completion), last_box(answer) or answer
+    shown = demonstration(answer, solution)
+    return _Attempt(text, last_box(text), answer, shown, answer if reveal else None)
+
+
+def _at_once(attempt: _Attempt) -> Feedback | None:
+    """The verdict where it needs no algebra: nothing said, too much, or the answer's very text."""
+    box, text = attempt.box, attempt.text
+    if box is None:
+        if not text:
+            return attempt.wrong(None, answers.ABSENT)
+        opened = any(opening in text for opening in BOXES)
+        return attempt.wrong(None, answers.OPEN_BOX) if opened else None
+    if not box:
+        return attempt.wrong(None, answers.EMPTY_BOX)
+    if box == attempt.answer.strip():
+        return attempt.right()
+    if len(box) > MAX_ANSWER:
+        return attempt.wrong(box, answers.TOO_LONG.format(length=len(box), most=MAX_ANSWER))
+    return None
+
+
+def _judged(attempt: _Attempt, outcome: Outcome) -> Feedback:
+    """The verdict of what a worker found."""
+    if outcome.fault is not None:
+        return answers.unjudged(
+            SOURCE, attempt.demonstration, attempt.box, outcome, gold=attempt.gold
+        )
+    found = outcome.value
+    if found["same"]:
+        return attempt.right()
+    if found["read"] is None:
+        return attempt.wrong(None, answers.ABSENT)
+    why = HINTS[found["hint"]] if found["readable"] else answers.UNREADABLE
+    return attempt.wrong(found["read"], why)

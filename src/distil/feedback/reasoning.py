@@ -18,7 +18,6 @@ from distil.feedback.gym import as_json
 from distil.types import SUCCESS_REWARD, Feedback
 
 SCORE = "distil.feedback.gym:score"
-NO_SCORE = "The verifier gave it no number: ungraded."
 WORTHLESS = 0.1
 """A score below this is called wrong in the report, and not so many marks of 1."""
 
@@ -90,7 +89,7 @@ def judged(
         return answers.unjudged(name, shown, read, outcome, gold=gold)
     score = outcome.value
     if score != score:
-        return answers.wrong(name, shown, read, NO_SCORE, gold=gold, reward=None)
+        return answers.wrong(name, shown, read, answers.NO_SCORE, gold=gold, reward=None)
     if score >= 1:
         return answers.right(name, shown)
     why = answers.WRONG if score < WORTHLESS else f"It scores {score:.2f} of 1."
