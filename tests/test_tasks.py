@@ -341,6 +341,22 @@ def test_each_attempt_is_judged_once_for_reward_and_feedback() -> None:
     assert task.asked == [("a", "2"), ("a", "3"), ("b", "4"), ("b", "3")]
 
 
+def test_a_batch_is_handed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = CountingTask()
+    batches: list[list[tuple[str, str]]] = []
+
+    def check_all(problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        batches.append([(p.id, c) for p, c in zip(problems, completions, strict=True)])
+        return one_by_one(task.check, problems, completions)
+
+    monkeypatch.setattr(task, "check_all", check_all)
+    grader = Grader(task)
+    batch = {"prompts": ["p"] * 4, "completions": ["2", "3", "2", "2"], "problem_id": list("abba")}
+    grader.reward(**batch)
+    grader.feedback(**batch)
+    assert batches == [[("a", "2"), ("b", "3"), ("b", "2")]]
+
+
 def test_a_new_batch_is_judged_anew() -> None:
     task = CountingTask()
     grader = Grader(task)

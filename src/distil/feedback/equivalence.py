@@ -6,8 +6,8 @@ Around math-verify stand rules for what it gets wrong, each with a test:
   - numbers in a written base need the same base (it drops the subscript)
   - equal numbers agree to 1 in 10,000 (it takes 1e-20 and 2e-20 both for 0)
   - 2^{0.5} is sqrt(2) (its symbolic test has no room for a float's last digit)
-  - dashes, full-width digits, thousands spaces, a full stop, signs such as π and names such as sin
-    are made plain LaTeX first
+  - dashes, full-width digits, thousands spaces, a full stop, signs such as π, names such as sin,
+    x**2 and 1e-9 are made plain LaTeX first
 """
 
 import re
@@ -29,7 +29,7 @@ SIGNS = str.maketrans(
         "°": r"^\circ ", "²": "^2", "³": "^3",
     }
 )  # fmt: skip
-_SPACE = r"\s|~|\$|\\[,;:! ]|\\q?quad\b|\\displaystyle\b"
+_SPACE = r"\s|~|\*\*|\$|\\[,;:! ]|\\q?quad\b|\\displaystyle\b"
 _AROUND = re.compile(rf"^(?:{_SPACE})+|(?:(?:{_SPACE})|(?<!\\)[.;,])+$")
 FUNCTIONS = frozenset(("cot", "sec", "csc", "exp", "det", "max", "min", "gcd", "lcm", "mod"))
 """Names that are no words, though nothing but letters."""
@@ -57,11 +57,16 @@ def compare(said: str, gold: str, boxed: bool) -> dict[str, Any]:
 
 
 def tidy(text: str) -> str:
-    """The expression in plain LaTeX: the signs above, no dollars, no full stop, 1 234 as 1234."""
-    text = text.translate(SIGNS).replace(r"\varnothing", r"\emptyset").replace("{,}", ",")
+    """The expression in plain LaTeX: the signs above, no dollars, stars or full stop around it.
+
+    1 234 becomes 1234, and x**2 and 1e-9 become LaTeX too.
+    """
+    text = _AROUND.sub("", text.translate(SIGNS))
+    text = text.replace(r"\varnothing", r"\emptyset").replace("{,}", ",")
     text = re.sub(r"(?:√|(?<![\\a-z])sqrt(?=\())\s*(\d+|\w|\([^()]*\))", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![\\A-Za-z])(sin|cos|tan|log|ln|pi)(?![A-Za-z])", r"\\\1 ", text)
-    text = _AROUND.sub("", text)
+    text = re.sub(r"\*\*\s*(\d+|\w|\([^()]*\))", r"^{\1}", text)
+    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]?\d+)(?!\w)", r"\1 \\times 10^{\2}", text)
     return re.sub(r"(?<=\d)(?:\\[,!;: ]|[ ~\u00a0\u202f])(?=\d{3}(?!\d))", "", text)
 
 

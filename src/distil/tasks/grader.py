@@ -45,10 +45,10 @@ class Grader:
         texts = [completion_text(completion) for completion in completions]
         keys = list(zip(problem_id, texts, strict=True))
         new = [key for key in dict.fromkeys(keys) if key not in self._verdicts]
-        verdicts = self._task.check_all(
-            [self._problems[name] for name, _ in new], [text for _, text in new]
-        )
-        self._verdicts |= zip(new, verdicts, strict=True)
+        if new:
+            problems = [self._problems[name] for name, _ in new]
+            verdicts = self._task.check_all(problems, [text for _, text in new])
+            self._verdicts |= zip(new, verdicts, strict=True)
         return [self._verdicts[key] for key in keys]
 
 
