@@ -20,7 +20,7 @@ from distil.types import Feedback
 Triple = tuple[str, str, str]
 """An answer, another form of it, and a near miss."""
 
-EACH = 14
+EACH = 12
 """Answers of each kind."""
 
 
