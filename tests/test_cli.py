@@ -37,6 +37,7 @@ Write = Callable[[str], str]
 DISTIL: dict[str, Any] = {"future": "sum", "support": "teacher", "advantage_weight": 0.0}
 # Every field that may be null, as it is by default, with another value.
 NULLABLE: dict[str, Any] = {
+    "task.check": "exact",
     "objective.future": "mean",
     "objective.support": "joined",
     "objective.advantage_weight": 0.25,
@@ -490,6 +491,14 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
             "rollout.prompts_per_step is 8, more than the 4 problems there are (task.train_size).",
         ),
         (
+            replace(Recipe(), task=TaskConfig(check="math")),
+            "task.check is math, but 'chain_sum' is no file of problems (*.jsonl) and brings its",
+        ),
+        (
+            replace(Recipe(), task=TaskConfig(name="a.jsonl")),
+            "task.check isn't set, and it says how the answers of 'a.jsonl' are judged. Set it to",
+        ),
+        (
             replace(Recipe(), teacher=TeacherConfig(kind="lora_off")),
             "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0).",
         ),
@@ -590,6 +599,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             options={**options, "empty": "", "a b": "c = {d} %s"},
             instruction="--brief: 'yes'\n#",
             extract="whole",
+            check="tolerant",
             train_size=7,
             eval_size=5,
             seed=3,
@@ -867,6 +877,18 @@ def test_options_of_the_recipe_stay_with_their_dataset(
     assert main(["train", file, "--task.name", "gcd", "--task.options", "max_value", "30"]) == 0
     options = [recipe.task.options for recipe, _ in started]
     assert options == [{"min_terms": 2}, {}, {"max_value": 30}]
+
+
+def test_any_recipe_takes_a_table_and_its_check_as_flags(
+    recipe_file: Write, started: list[Any]
+) -> None:
+    file = recipe_file("task: {name: gcd, extract: last_number, options: {max_value: 9}}\n")
+    for check in ("math", "choice", "exact", "tolerant"):
+        assert main(["train", file, "--task.name", "my.jsonl", "--task.check", check]) == 0
+    tasks = [recipe.task for recipe, _ in started]
+    assert [t.check for t in tasks] == ["math", "choice", "exact", "tolerant"]
+    assert {t.name for t in tasks} == {"my.jsonl"}
+    assert all(t.options == {} for t in tasks)
 
 
 def test_a_run_is_resumed_from_its_folder_wherever_that_lies_now(

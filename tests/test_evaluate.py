@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +25,7 @@ from distil.evaluate import (
 )
 from distil.layout import as_markdown, as_text
 from distil.tables import result_rows
+from distil.tasks import one_by_one
 from distil.types import Feedback, Problem
 
 # ---------------------------------------------------------------- figures
@@ -247,6 +248,9 @@ class Echo:
 
     def check(self, problem: Problem, completion: str) -> Feedback:
         return Feedback(float(any(c.isdigit() for c in completion)))
+
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        return one_by_one(self.check, problems, completions)
 
     def read(self, completion: str) -> str | None:
         return completion or None

@@ -1,5 +1,6 @@
 """What is asked and how answers are read and judged, over whole task sets."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -7,8 +8,8 @@ from reasoning_gym.factory import DATASETS
 
 from distil.config import TaskConfig
 from distil.errors import TaskError
-from distil.tasks import Task, load_task
-from distil.tasks.extract import EXTRACTORS, answer_tag, last_line, last_number, whole
+from distil.feedback.extract import EXTRACTORS, answer_tag, last_line, last_number, whole
+from distil.tasks import Task, load_task, one_by_one
 from distil.tasks.grader import Grader, completion_text
 from distil.types import SUCCESS_REWARD, Feedback, Problem
 
@@ -196,18 +197,27 @@ def test_an_attempt_without_an_answer_gets_nothing_and_is_told_so(
     assert (verdict.reward, verdict.text) == (0.0, "No answer could be read from the attempt.")
 
 
-def test_a_verifier_that_raises_gives_no_reward(
-    five: tuple[Task, Problem], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def raising(self: Any, answer: Any, entry: Any) -> float:
-        raise ZeroDivisionError("division by zero")
-
-    task, problem = five
-    monkeypatch.setattr(DATASETS["chain_sum"][0], "score_answer", raising)
-    verdict = task.check(problem, "5")
+def test_a_verifier_that_raises_gives_no_reward() -> None:
+    task = make("prime_factorization", extract="whole", train_size=1, eval_size=0)
+    verdict = task.check(task.train[0], "five")
     assert verdict.reward is None
-    assert "'5'" in verdict.text
-    assert "division by zero" in verdict.text
+    assert "'five'" in verdict.text
+    assert "couldn't judge it (ValueError: invalid literal for int()" in verdict.text
+
+
+def test_an_answer_that_isnt_read_back_is_refused_with_the_extractors_that_would_do() -> None:
+    with pytest.raises(TaskError, match=r"extract: last_line\. Set task\.extract to answer_tag"):
+        make("sudoku", extract="last_line", train_size=1, eval_size=0)
+    with pytest.raises(TaskError, match=r"Set task\.extract to last_line or answer_tag or whole"):
+        make("spell_backward", train_size=1, eval_size=0)
+
+
+def test_a_verifier_that_refuses_its_own_answers_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(DATASETS["chain_sum"][0], "score_answer", lambda self, answer, entry: 0.9)
+    with pytest.raises(TaskError, match="Its verifier refuses its own answers: take another"):
+        make(train_size=1, eval_size=0)
 
 
 # ---------------------------------------------------------------- extractors
@@ -273,6 +283,8 @@ def test_the_last_line(completion: str, line: str | None) -> None:
         ("<answer>4</answer> no: <answer>\n 5 </answer>.", "5"),
         ("<answer>a\nb</answer>", "a\nb"),
         ("<answer>5", None),
+        ("<answer>5</answer> or </answer>", "5"),
+        ("<answer>4<answer>5</answer>", "5"),
         ("5</answer>", None),
         ("5", None),
     ],
@@ -311,6 +323,9 @@ class CountingTask:
             return Feedback(None, "ungraded")
         return Feedback(float(completion == problem.answer), completion)
 
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        return one_by_one(self.check, problems, completions)
+
     def read(self, completion: str) -> str | None:
         return completion
 
@@ -324,6 +339,22 @@ def test_each_attempt_is_judged_once_for_reward_and_feedback() -> None:
     assert rewards == [1.0, 0.0, 1.0, 0.0]
     assert [v.text for v in verdicts] == ["2", "3", "4", "3"]
     assert task.asked == [("a", "2"), ("a", "3"), ("b", "4"), ("b", "3")]
+
+
+def test_a_batch_is_handed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = CountingTask()
+    batches: list[list[tuple[str, str]]] = []
+
+    def check_all(problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        batches.append([(p.id, c) for p, c in zip(problems, completions, strict=True)])
+        return one_by_one(task.check, problems, completions)
+
+    monkeypatch.setattr(task, "check_all", check_all)
+    grader = Grader(task)
+    batch = {"prompts": ["p"] * 4, "completions": ["2", "3", "2", "2"], "problem_id": list("abba")}
+    grader.reward(**batch)
+    grader.feedback(**batch)
+    assert batches == [[("a", "2"), ("b", "3"), ("b", "2")]]
 
 
 def test_a_new_batch_is_judged_anew() -> None:

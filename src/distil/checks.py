@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from distil.algorithms import faults, resolved
-from distil.config import Recipe
+from distil.config import TABLE_ENDING, Recipe, TaskConfig
 from distil.errors import RecipeError, perhaps
 from distil.presets import preset
 
@@ -20,7 +20,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
     recipe = replace(recipe, objective=resolved(recipe.objective))
     if recipe.preset:
         preset(recipe.preset)  # refuses an unknown name
-    found = [*_ranges(recipe), *_combinations(recipe), *_objective(recipe)]
+    found = [*_ranges(recipe), *_task(recipe.task), *_combinations(recipe), *_objective(recipe)]
     if found:
         raise RecipeError("This recipe can't run:\n" + "\n".join(f"  - {f}" for f in found))
     return recipe
@@ -88,6 +88,23 @@ def _ranges(recipe: Recipe) -> list[str]:
 
 def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
+
+
+def _task(task: TaskConfig) -> list[str]:
+    """How a table is judged, and what else would say so."""
+    if not task.name.endswith(TABLE_ENDING):
+        if task.check is None:
+            return []
+        return [
+            f"task.check is {task.check}, but {task.name!r} is no file of problems "
+            f"(*{TABLE_ENDING}) and brings its own judge. Leave task.check out, or null."
+        ]
+    if task.check is None:
+        return [
+            f"task.check isn't set, and it says how the answers of {task.name!r} are judged. "
+            "Set it to math, choice, exact or tolerant."
+        ]
+    return []
 
 
 def _combinations(recipe: Recipe) -> list[str]:

@@ -13,6 +13,10 @@ Support = Literal["teacher", "student", "joined"]
 Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
 SourceName = Literal["sibling", "report", "expert"]
+CheckName = Literal["math", "choice", "exact", "tolerant"]
+
+TABLE_ENDING = ".jsonl"
+"""A task whose name ends so is a file of the user's own problems."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,17 @@ class TaskConfig:
     """What is asked, and how an answer is judged."""
 
     name: str = "chain_sum"
-    """A reasoning-gym dataset, or an organism's world: organism_sums, _programs, _cipher."""
+    """A reasoning-gym dataset, an organism's world (organism_sums, _programs, _cipher), or your own
+    problems: path/to/problems.jsonl."""
     options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """The dataset's own options (as flags: --task.options min_terms 2 max_terms 3). They replace
     the recipe's, and naming another dataset drops the recipe's."""
     instruction: str = "Reply with only the final answer."
     """The format demand; it ends the student's prompt and the teacher's."""
     extract: Literal["last_number", "last_line", "answer_tag", "whole"] = "last_line"
-    """Which part of a completion is its answer."""
+    """Which part of a completion is its answer (math and choice look for it by rules of theirs)."""
+    check: CheckName | None = None
+    """How a file's answers are judged: as math, a choice's letter, exact or tolerant text."""
     train_size: int = 200
     """Distinct problems to train on."""
     eval_size: int = 50

@@ -144,8 +144,10 @@ def evaluate(
         for start in range(0, len(jobs), settings.batch_size):
             part = slice(start, start + settings.batch_size)
             completions = _generate(model, tokenizer, texts[part], settings, max_completion_length)
-            for (problem, _), (text, tokens) in zip(jobs[part], completions, strict=True):
-                verdict = task.check(problem, text)
+            asked = [problem for problem, _ in jobs[part]]
+            verdicts = task.check_all(asked, [text for text, _ in completions])
+            rows = zip(asked, completions, verdicts, strict=True)
+            for problem, (text, tokens), verdict in rows:
                 attempts.append(Attempt(problem.id, text, task.read(text), verdict.reward, tokens))
             bar.update(len(completions))
     model.train(training)

@@ -4,7 +4,6 @@ Never the sample itself, so a lone success has no sibling. Thinking is taken out
 """
 
 import random
-import re
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -40,6 +39,12 @@ def without_thinking(text: str) -> str:
     From an unclosed <think> on, everything goes; up to a </think> that was never opened too: some
     chat templates open the thinking in the prompt, so that a completion begins inside it.
     """
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
+    kept, place = [], 0
+    while (start := text.find("<think>", place)) >= 0 and (
+        end := text.find("</think>", start)
+    ) >= 0:
+        kept.append(text[place:start])
+        place = end + len("</think>")
+    text = "".join([*kept, text[place:]])
     text = text.rsplit("</think>", 1)[-1]
     return text.split("<think>", 1)[0].strip()

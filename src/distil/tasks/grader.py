@@ -1,5 +1,7 @@
 """A task as TRL's reward function and distil's feedback function, each attempt judged once.
 
+Equal attempts at one problem are one. A batch is judged as one (`Task.check_all`).
+
 grader = Grader(task)
 DistILTrainer(reward_funcs=grader.reward, feedback_funcs=grader.feedback, ...)
 """
@@ -8,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distil.tasks import Task
-from distil.types import Feedback, Message, Problem, Prompt
+from distil.types import Feedback, Message, Prompt
 
 
 class Grader:
@@ -40,16 +42,14 @@ class Grader:
         **columns: Any,
     ) -> list[Feedback]:
         """distil's feedback function: the whole verdict, not only its number."""
-        return [
-            self._check(self._problems[name], completion_text(completion))
-            for name, completion in zip(problem_id, completions, strict=True)
-        ]
-
-    def _check(self, problem: Problem, completion: str) -> Feedback:
-        key = (problem.id, completion)
-        if key not in self._verdicts:
-            self._verdicts[key] = self._task.check(problem, completion)
-        return self._verdicts[key]
+        texts = [completion_text(completion) for completion in completions]
+        keys = list(zip(problem_id, texts, strict=True))
+        new = [key for key in dict.fromkeys(keys) if key not in self._verdicts]
+        if new:
+            problems = [self._problems[name] for name, _ in new]
+            verdicts = self._task.check_all(problems, [text for _, text in new])
+            self._verdicts |= zip(new, verdicts, strict=True)
+        return [self._verdicts[key] for key in keys]
 
 
 def completion_text(completion: str | list[Message]) -> str:

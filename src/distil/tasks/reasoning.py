@@ -1,11 +1,13 @@
 """Any reasoning-gym dataset, by name and options: procedural problems with verifiers.
 
 Problems are drawn from one stream, made distinct by their question, shuffled and split, so that no
-held-out question was trained on. Left out: curricula and composite datasets.
+held-out question was trained on. Left out: curricula and composite datasets, and how an answer is
+scored (`distil.feedback.reasoning`).
 """
 
 import dataclasses
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import reasoning_gym
@@ -13,55 +15,47 @@ from reasoning_gym.factory import DATASETS
 
 from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
-from distil.tasks.extract import EXTRACTORS
-from distil.types import SUCCESS_REWARD, Feedback, Problem
+from distil.feedback.extract import EXTRACTORS
+from distil.feedback.reasoning import check_reasoning_all
+from distil.types import Feedback, Problem
 
 # Draws before giving up on finding another distinct question: a small space repeats itself.
 DRAWS_PER_PROBLEM = 30
 
-# A bare number as "solution" helps the embedded model half as often as this sentence does, and
-# these words are the ones it uses itself, so that the teacher differs in the answer alone.
-DEMONSTRATION = "The final answer is"
+PROBED = 5
+"""Problems whose own answers are read and scored before a task is handed out."""
 
 
 class ReasoningTask:
-    """A reasoning-gym dataset as a Task. Raises TaskError for an unknown name or option."""
+    """A reasoning-gym dataset as a Task.
+
+    Raises TaskError for an unknown name or option, and where `extract` or the dataset's verifier
+    doesn't give the dataset's own answers full marks: nothing could be learnt from it.
+    """
 
     def __init__(self, config: TaskConfig) -> None:
         self.instruction = config.instruction
         self.read = EXTRACTORS[config.extract]
-        self._name = config.name
-        self._dataset = _create(config)
-        problems = _distinct(self._dataset, config)
+        self._config = config
+        dataset = _create(config)
+        problems = _distinct(dataset, config)
+        _check_gold(dataset, problems[:PROBED], config)
         self.heldout = problems[: config.eval_size]
         self.train = problems[config.eval_size :]
 
     def check(self, problem: Problem, completion: str) -> Feedback:
-        """The dataset's own score (0 to 1) of the answer read from the completion.
+        """The dataset's own score of the answer read from the completion."""
+        return self.check_all([problem], [completion])[0]
 
-        Partial marks are scaled to stay below SUCCESS_REWARD: reasoning-gym gives half marks to
-        "15" where 5 is right, and that must not pass for a correct solution.
-
-        A verifier that raises on an odd answer gives reward None: masked and counted, not a 0.
-        """
-        answer = self.read(completion)
-        # Some datasets know no answer of their own, only how to check one.
-        demonstration = None if problem.answer is None else f"{DEMONSTRATION} {problem.answer}."
-        if answer is None:
-            text = "No answer could be read from the attempt."
-            return Feedback(0.0, text, demonstration, self._name)
-        try:
-            score = float(self._dataset.score_answer(answer, problem.data["entry"]))
-        except Exception as error:  # a third-party verifier, one boundary; counted as ungraded
-            text = (
-                f"The answer was read as {answer!r}, which the verifier couldn't judge ({error})."
-            )
-            return Feedback(None, text, demonstration, self._name)
-        if score >= 1:
-            return Feedback(1.0, None, demonstration, self._name)
-        verdict = "It is wrong." if score < 0.1 else f"It scores {score:.2f} of 1."
-        text = f"The answer was read as {answer!r}. {verdict}"
-        return Feedback(score * SUCCESS_REWARD, text, demonstration, self._name)
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        """`distil.feedback.reasoning`'s verdicts, scored side by side."""
+        return check_reasoning_all(
+            completions,
+            self._config.name,
+            [problem.data["entry"] for problem in problems],
+            options=self._config.options,
+            extract=self._config.extract,
+        )
 
 
 def _create(config: TaskConfig) -> Any:
@@ -108,3 +102,33 @@ def _distinct(dataset: Any, config: TaskConfig) -> list[Problem]:
     ]
     random.Random(f"split/{config.name}/{config.seed}").shuffle(problems)
     return problems
+
+
+def _check_gold(dataset: Any, problems: Sequence[Problem], config: TaskConfig) -> None:
+    """Raises TaskError unless the problems' own answers, written as asked, get full marks.
+
+    Scored here and now: these answers aren't a model's.
+    """
+    for problem in problems:
+        if problem.answer is not None and not _survives(dataset, problem, config.extract):
+            fine = [name for name in EXTRACTORS if _survives(dataset, problem, name)]
+            fix = (
+                f"Set task.extract to {' or '.join(fine)}, and say so in task.instruction."
+                if fine
+                else "Its verifier refuses its own answers: take another dataset or other options."
+            )
+            raise TaskError(
+                f"An answer of the dataset {config.name!r}, {_short(problem.answer)}, gets no full "
+                f"marks when it is read with task.extract: {config.extract}. {fix}"
+            )
+
+
+def _survives(dataset: Any, problem: Problem, extract: str) -> bool:
+    """Whether the problem's own answer gets full marks when it is written and read so."""
+    written = f"<answer>{problem.answer}</answer>" if extract == "answer_tag" else problem.answer
+    read = EXTRACTORS[extract](str(written))
+    return read is not None and float(dataset.score_answer(read, problem.data["entry"])) >= 1
+
+
+def _short(answer: str) -> str:
+    return repr(answer if len(answer) <= 60 else f"{answer[:60]}...")

@@ -1,0 +1,77 @@
+"""Which part of a completion is its answer. Explicit rules by name; no guessing between them.
+
+EXTRACTORS are those that a recipe's `task.extract` may name. `last_box` is how the checks of
+mathematics and of choices read LaTeX.
+"""
+
+import re
+from collections.abc import Callable
+
+from distil.errors import TaskError, perhaps
+
+DASHES = "\u2010\u2011\u2013\u2014\u2212"
+"""Hyphens, dashes and the minus sign that stand where plain text has "-"."""
+
+_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+_NUMBER = re.compile(rf"(?<![\w.])-?(?:{_UNSIGNED}|\.\d+)|{_UNSIGNED}")
+_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+
+
+def last_number(completion: str) -> str | None:
+    """The last integer or decimal, sign included, thousands separators removed ("1,200" -> 1200).
+
+    A minus sign counts only where no digit or letter stands before it: "7-3" ends in 3, not -3.
+    A comma counts only between groups of three: "1,2,3" ends in 3.
+    """
+    found = _NUMBER.findall(completion)
+    return found[-1].replace(",", "") if found else None
+
+
+def last_line(completion: str) -> str | None:
+    """The last line that isn't blank, without outer white space."""
+    lines = [line.strip() for line in completion.splitlines() if line.strip()]
+    return lines[-1] if lines else None
+
+
+def answer_tag(completion: str) -> str | None:
+    """The text in the last <answer>...</answer>."""
+    start = completion.rfind("<answer>", 0, max(completion.rfind("</answer>"), 0))
+    if start < 0:
+        return None
+    return completion[start + len("<answer>") :].partition("</answer>")[0].strip()
+
+
+def whole(completion: str) -> str | None:
+    """All of it, without outer white space."""
+    return completion.strip() or None
+
+
+def last_box(completion: str) -> str | None:
+    r"""What stands in the last \boxed{...} that is closed, outer white space taken off; may be "".
+
+    A box inside a box belongs to the outer one. None if there is no box, or none is closed.
+    """
+    found, opened = None, []
+    for token in _BRACE.finditer(completion):
+        if token.group().endswith("{") and token.group() != r"\{":
+            opened.append((token.group() != "{", token.end()))
+        elif token.group() == "}" and opened:
+            is_box, start = opened.pop()
+            if is_box:
+                found = completion[start : token.start()]
+    return None if found is None else found.strip()
+
+
+EXTRACTORS: dict[str, Callable[[str], str | None]] = {
+    "last_number": last_number,
+    "last_line": last_line,
+    "answer_tag": answer_tag,
+    "whole": whole,
+}
+
+
+def extractor(name: str) -> Callable[[str], str | None]:
+    """The extractor of that name. Raises TaskError for an unknown one."""
+    if name not in EXTRACTORS:
+        raise TaskError(f"There is no extractor {name!r}.{perhaps(name, EXTRACTORS)}")
+    return EXTRACTORS[name]

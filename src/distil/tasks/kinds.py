@@ -1,0 +1,172 @@
+"""How the answers of a table are judged, by name: `task.check` of a recipe is a name in KINDS.
+
+A kind says which fields it wants in a row beside question and answer, which `task.options` it has,
+how the right answer is written as asked, and how a batch is judged. To add one: write its class
+here and name it in KINDS and in `distil.config.CheckName`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from distil.config import TaskConfig
+from distil.feedback import answers, choice, mathematics, strings
+from distil.feedback.extract import extractor
+from distil.feedback.sibling import without_thinking
+from distil.types import Feedback, Problem
+
+
+class Fault(Exception):
+    """A row can't be judged by this kind: `field`, and what is wrong with it and the fix."""
+
+    def __init__(self, field: str, fault: str) -> None:
+        super().__init__(fault)
+        self.field = field
+
+
+class Kind(ABC):
+    """A judge of a table's answers. Unless it says else, a question is asked as it stands.
+
+    fields: what it wants in a row. options: the names of its task.options, with their types.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[dict[str, tuple[type, ...]]] = {"reveal": (bool,)}
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.extract = config.extract
+        self.reveal = bool(config.options.get("reveal", False))
+        self.tolerance = float(config.options.get("tolerance", 0.0))
+
+    @abstractmethod
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        """Judges each completion. A problem's data holds "solution" and what `row` gave."""
+
+    def row(self, question: str, answer: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The question as it is asked, and the row's data. Raises Fault."""
+        return question, {}
+
+    def written(self, problem: Problem) -> str:
+        """The right answer as an attempt that does what is asked."""
+        return strings.demonstration(str(problem.answer), self.extract)
+
+    def read(self, completion: str) -> str | None:
+        """What counts as the completion's answer: by task.extract, thinking taken off."""
+        return extractor(self.extract)(without_thinking(completion))
+
+
+class MathKind(Kind):
+    """`distil.feedback.mathematics`."""
+
+    def written(self, problem: Problem) -> str:
+        """In a box."""
+        return mathematics.demonstration(str(problem.answer))
+
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        """Side by side."""
+        return mathematics.check_mathematics_all(
+            completions,
+            [str(p.answer) for p in problems],
+            solutions=[p.data["solution"] for p in problems],
+            reveal=self.reveal,
+        )
+
+    def read(self, completion: str) -> str | None:
+        """The last box, else the last line."""
+        return mathematics.read_mathematics(completion)
+
+
+class ChoiceKind(Kind):
+    """`distil.feedback.choice`. The field `choices`: texts to be shown, or how many there are."""
+
+    fields = ("choices",)
+
+    def row(self, question: str, answer: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The question with its choices below, lettered; a number of them is already in it."""
+        choices = row.get("choices")
+        counted = type(choices) is int and 2 <= choices <= 26
+        texts: Any = [""] * int(str(choices)) if counted else choices
+        fine = isinstance(texts, list) and all(isinstance(c, str) for c in texts)
+        if not fine or not 2 <= len(texts) <= 26:
+            raise Fault(
+                "choices",
+                f"is {choices!r}. Make it a list of 2 to 26 texts, which are shown below the "
+                "question, or the number of choices where the question shows them itself.",
+            )
+        letters = answers.labels(len(texts))
+        if len(answer) != 1 or answer not in letters:
+            near = [letter for letter, c in zip(letters, texts, strict=True) if c == answer]
+            meant = f" Perhaps you meant {near[0]!r}." if near else ""
+            fix = f"Make it the letter of a choice, {answers.in_words(letters)}.{meant}"
+            raise Fault("answer", f"is {answer!r}. {fix}")
+        lines = [f"{letter}. {c}" for letter, c in zip(letters, texts, strict=True) if c]
+        return "\n".join([question, *lines]), {"choices": texts}
+
+    def written(self, problem: Problem) -> str:
+        """In a tag."""
+        return f"<answer>{problem.answer}</answer>"
+
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        """One after the other."""
+        return [
+            choice.check_choice(
+                completion,
+                str(p.answer),
+                p.data["choices"],
+                solution=p.data["solution"],
+                reveal=self.reveal,
+            )
+            for p, completion in zip(problems, completions, strict=True)
+        ]
+
+    def read(self, completion: str) -> str | None:
+        """What says the choice."""
+        return choice.read_choice(completion)
+
+
+class ExactKind(Kind):
+    """`distil.feedback.strings.check_exact`."""
+
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        """One after the other."""
+        return [
+            strings.check_exact(
+                completion,
+                str(p.answer),
+                extract=self.extract,
+                solution=p.data["solution"],
+                reveal=self.reveal,
+            )
+            for p, completion in zip(problems, completions, strict=True)
+        ]
+
+
+class TolerantKind(Kind):
+    """`distil.feedback.strings.check_tolerant`."""
+
+    options: ClassVar[dict[str, tuple[type, ...]]] = {
+        "reveal": (bool,),
+        "tolerance": (int, float),
+    }
+
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        """One after the other."""
+        return [
+            strings.check_tolerant(
+                completion,
+                str(p.answer),
+                tolerance=self.tolerance,
+                extract=self.extract,
+                solution=p.data["solution"],
+                reveal=self.reveal,
+            )
+            for p, completion in zip(problems, completions, strict=True)
+        ]
+
+
+KINDS: dict[str, type[Kind]] = {
+    "math": MathKind,
+    "choice": ChoiceKind,
+    "exact": ExactKind,
+    "tolerant": TolerantKind,
+}
