@@ -7,6 +7,7 @@ import pytest
 
 from distil.errors import RecipeError
 from distil.feedback import choose_contexts, expert, report, sibling
+from distil.feedback.said import NAMED, first_demonstration, first_text
 from distil.feedback.sibling import without_thinking
 from distil.types import Feedback, Rollout, TeacherContext
 
@@ -14,7 +15,7 @@ from distil.types import Feedback, Rollout, TeacherContext
 def rollout(
     completion: str, reward: float | None, *, group: int = 0, said: Feedback | None = None
 ) -> Rollout:
-    return Rollout(group, completion, reward, said)
+    return Rollout(group, completion, reward, () if said is None else (said,))
 
 
 def siblings(group: Sequence[Rollout], choice: str = "shortest", seed: int = 0) -> list[str | None]:
@@ -151,12 +152,45 @@ def test_no_demonstration_is_no_expert(said: Feedback | None) -> None:
     assert ask(expert, rollout("6", 0.0, said=said)) is None
 
 
-@pytest.mark.parametrize(("demonstration", "text"), [(None, None), ("5", "Read as 6.")])
-def test_a_context_holds_exactly_one_of_demonstration_and_report(
-    demonstration: str | None, text: str | None
-) -> None:
-    with pytest.raises(ValueError, match="exactly one"):
-        TeacherContext("sibling", demonstration=demonstration, report=text)
+def test_a_context_holds_a_demonstration_or_a_report_or_both() -> None:
+    with pytest.raises(ValueError, match="got neither"):
+        TeacherContext("sibling")
+    assert TeacherContext("sibling", "5").kinds == ("sibling",)
+    assert TeacherContext("sibling+report", "5", "Read as 6.").kinds == ("sibling", "report")
+
+
+# ---------------------------------------------------------------- who said it
+
+SEVERAL = Rollout(
+    0,
+    "6",
+    0.0,
+    (
+        Feedback(text="by a critic", demonstration="the critic's", source="critique"),
+        Feedback(text="", demonstration="a correction", source="correction"),
+        Feedback(text="read as 6", source="task"),
+        Feedback(text="second text", demonstration="the task's", source="other"),
+        Feedback(text="tool failed", source="tools"),
+        Feedback(text="second critic", source="critique"),
+    ),
+)
+
+
+def test_reports_and_experts_pass_over_named_sources() -> None:
+    assert ask(report, SEVERAL) == TeacherContext("report", report="read as 6")
+    assert ask(expert, SEVERAL) == TeacherContext("expert", demonstration="the task's")
+
+
+def test_a_named_source_hears_only_its_own_words() -> None:
+    assert [first_text(SEVERAL, name) for name in NAMED] == [None, "by a critic", "tool failed"]
+    assert first_demonstration(SEVERAL, "correction") == "a correction"
+    assert first_demonstration(SEVERAL, "critique") == "the critic's"
+    assert first_demonstration(SEVERAL, "tools") is None
+
+
+def test_a_source_that_nobody_looks_for_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'task' is no named source.*correction, critique, tools"):
+        first_text(SEVERAL, "task")
 
 
 # ---------------------------------------------------------------- choosing

@@ -10,6 +10,7 @@ from typing import Any
 
 from distil.errors import FeedbackError
 from distil.feedback import SOURCES, choose_contexts
+from distil.feedback.said import first_demonstration
 from distil.metrics import MetricSums
 from distil.prompts import escape_special_tokens, fit_teacher_prompt
 from distil.tasks.grader import completion_text
@@ -37,7 +38,7 @@ class Collected:
         """
         rows = len(self.rollouts)
         for kind in SOURCES:
-            having = sum(c is not None and c.kind == kind for c in self.contexts)
+            having = sum(c is not None and kind in c.kinds for c in self.contexts)
             sums.ratio(f"feedback/{kind}", having, rows)
         sums.ratio("feedback/none", sum(c is None for c in self.contexts), rows)
         sums.ratio("feedback/ungraded", sum(r.reward is None for r in self.rollouts), rows)
@@ -73,10 +74,13 @@ def collect_feedback(
         if key not in ("prompt", "completion", "completion_ids")
     }
     graded = [None if reward != reward else reward for reward in rewards]
-    feedback: list[Feedback | None] = [None] * len(prompts)
+    feedback: list[tuple[Feedback, ...]] = [()] * len(prompts)
     for function in feedback_funcs:
         answers = _ask(function, prompts, completions, completion_ids, graded, columns)
-        feedback = [_merged(a, b) for a, b in zip(feedback, answers, strict=True)]
+        feedback = [
+            said if answer is None else (*said, answer)
+            for said, answer in zip(feedback, answers, strict=True)
+        ]
     texts = [completion_text(c) for c in completions]
     everyone = gather(list(zip(texts, graded, feedback, strict=True)))
     rollouts = [
@@ -127,8 +131,7 @@ def encode_demonstrations(
     ids: list[list[int]] = []
     for rollout, context in zip(collected.rollouts, collected.contexts, strict=True):
         text = context.demonstration if context else None
-        if text is None and rollout.feedback is not None:
-            text = rollout.feedback.demonstration
+        text = first_demonstration(rollout) if text is None else text
         if not text:
             ids.append([])
             continue
@@ -174,23 +177,8 @@ def _ask(
     return [Feedback(text=a, source=name) if isinstance(a, str) else a for a in answers]
 
 
-def _merged(first: Feedback | None, second: Feedback | None) -> Feedback | None:
-    """Two functions' feedback on one rollout: what the first leaves open, the second fills."""
-    if first is None or second is None:
-        return first or second
-    return Feedback(
-        first.reward if first.reward is not None else second.reward,
-        first.text or second.text,
-        first.demonstration or second.demonstration,
-        f"{first.source}+{second.source}",
-    )
-
-
 def _escaped(context: TeacherContext, special_tokens: Sequence[str]) -> TeacherContext:
-    if context.demonstration is not None:
-        text = escape_special_tokens(context.demonstration, special_tokens)
-        return TeacherContext(context.kind, demonstration=text)
-    assert context.report is not None
-    return TeacherContext(
-        context.kind, report=escape_special_tokens(context.report, special_tokens)
-    )
+    def escaped(text: str | None) -> str | None:
+        return None if text is None else escape_special_tokens(text, special_tokens)
+
+    return TeacherContext(context.kind, escaped(context.demonstration), escaped(context.report))

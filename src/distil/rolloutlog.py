@@ -1,7 +1,8 @@
 """rollouts.jsonl: every rollout of a run, one JSON object a line, some with per-token values.
 
-Fields: step, row, group, prompt, completion, reward, feedback (text, demonstration, source),
-context (the kind of feedback the teacher saw, null if none), teacher_prompt (the exact messages),
+Fields: step, row, group, prompt, completion, reward, feedback (a list: who said what, each with
+source, text, demonstration), context (the kind of feedback the teacher saw, as in "sibling+report",
+null if none), teacher_prompt (the exact messages),
 and for a sample of rollouts `tokens`: the token's text, mask, cost (nats), credit (future credit
 minus baseline, nats), logp (the student's, of the sampled token), teacher_top and teacher_top_p
 (the teacher's likeliest token and its probability).
@@ -79,7 +80,6 @@ def rollout_records(
         collected.prompts, collected.rollouts, collected.contexts, teacher_prompts, strict=True
     )
     for row, (prompt, rollout, context, teacher_prompt) in enumerate(rows):
-        said = rollout.feedback
         records.append(
             {
                 "step": step,
@@ -88,13 +88,10 @@ def rollout_records(
                 "prompt": prompt,
                 "completion": rollout.completion,
                 "reward": rollout.reward,
-                "feedback": None
-                if said is None
-                else {
-                    "text": said.text,
-                    "demonstration": said.demonstration,
-                    "source": said.source,
-                },
+                "feedback": [
+                    {"source": f.source, "text": f.text, "demonstration": f.demonstration}
+                    for f in rollout.feedback
+                ],
                 "context": context.kind if context and teacher_prompt is not None else None,
                 "teacher_prompt": teacher_prompt,
             }

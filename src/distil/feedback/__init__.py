@@ -4,22 +4,42 @@ A source looks at one rollout and its group and returns a TeacherContext, or Non
 for that rollout. `choose_contexts` asks the sources in the recipe's order; the first answer wins.
 To add one: write the function in a file here and name it in SOURCES (and in
 `distil.config.SourceName`).
+
+Several feedback functions may speak about one rollout. Who is listened to is decided by
+`Feedback.source` alone: the sources named in NAMED take the first text or demonstration of that
+very name; `report` takes the first text, and `expert` the first demonstration, of anybody else.
 """
 
 import random
 from collections.abc import Callable, Sequence
 
 from distil.errors import RecipeError, perhaps
+from distil.feedback.correction import correction
 from distil.feedback.expert import expert
 from distil.feedback.report import report
+from distil.feedback.said import NAMED
 from distil.feedback.sibling import SiblingChoice, sibling
 from distil.types import Rollout, TeacherContext
 
 Source = Callable[[int, Sequence[Rollout], SiblingChoice, random.Random], TeacherContext | None]
 
-SOURCES: dict[str, Source] = {"sibling": sibling, "report": report, "expert": expert}
+SOURCES: dict[str, Source] = {
+    "sibling": sibling,
+    "report": report,
+    "expert": expert,
+    "correction": correction,
+}
 
-__all__ = ["SOURCES", "Source", "choose_contexts", "expert", "report", "sibling"]
+__all__ = [
+    "NAMED",
+    "SOURCES",
+    "Source",
+    "choose_contexts",
+    "correction",
+    "expert",
+    "report",
+    "sibling",
+]
 
 
 def choose_contexts(
