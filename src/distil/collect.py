@@ -11,6 +11,7 @@ from typing import Any
 from distil.config import Combine
 from distil.errors import FeedbackError
 from distil.feedback import SOURCES, choose_contexts
+from distil.feedback.correction import CorrectionFile, FromMain
 from distil.feedback.said import first_demonstration
 from distil.metrics import MetricSums
 from distil.prompts import escape_special_tokens, fit_teacher_prompt
@@ -96,6 +97,17 @@ def collect_feedback(
     mine = slice(first, first + len(prompts))
     closings = [row.get("instruction") for row in inputs]
     return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine])
+
+
+def refresh_corrections(
+    feedback_funcs: Sequence[FeedbackFunc], from_main: FromMain, sums: MetricSums
+) -> None:
+    """Files of corrections as they are now, the same on every process (a collective call)."""
+    for function in feedback_funcs:
+        if isinstance(function, CorrectionFile):
+            function.refresh(from_main)
+            sums.ratio("corrections/problems", function.problems, 1)
+            sums.ratio("corrections/unread_lines", function.unread, 1)
 
 
 def encode_teacher_prompts(

@@ -13,11 +13,11 @@ ends there; TRL's `mask_truncated_completions` masks such rollouts instead.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 
@@ -31,6 +31,7 @@ from distil.collect import (
     collect_feedback,
     encode_demonstrations,
     encode_teacher_prompts,
+    refresh_corrections,
 )
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.errors import FeedbackError, RunError, TrainingError
@@ -156,6 +157,7 @@ class DistILTrainer(GRPOTrainer):
                 f"number or None a completion; the rollouts are in {file}, to try it on) and "
                 "resume from the last checkpoint."
             ) from error
+        refresh_corrections(self.feedback_funcs, self._from_main, self._sums[self._mode])
         count, first = len(prompts), self.accelerator.process_index * len(prompts)
         self._collected = collect_feedback(
             inputs,
@@ -354,6 +356,11 @@ class DistILTrainer(GRPOTrainer):
     @property
     def _special_tokens(self) -> list[str]:
         return [t.content for t in self.processing_class.added_tokens_decoder.values() if t.special]
+
+    def _from_main(self, read: Callable[[], Any]) -> Any:
+        """What `read` returns on the main process, on all of them."""
+        told = [read() if self.accelerator.is_main_process else None]
+        return broadcast_object_list(told)[0]
 
     def _encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt with its generation header, as TRL encodes the student's."""
