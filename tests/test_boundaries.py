@@ -26,6 +26,7 @@ ROOMS = [
     "checks",
     "tasks",
     "prompts",
+    "markers",
     "feedback",
     "metrics",
     "output_layer",
