@@ -28,6 +28,7 @@ ROOMS = [
     "feedback",
     "tasks",
     "prompts",
+    "markers",
     "metrics",
     "output_layer",
     "vocab",

@@ -152,7 +152,8 @@ def statuses_and_modules(*commands: list[str]) -> tuple[list[int], list[str]]:
 def test_help_loads_nothing_heavy() -> None:
     commands = [[], ["--help"], ["-h"], ["train", "--help"], ["eval", "--help"]]
     commands += [["doctor", "--help"], ["train", str(RECIPES[0]), "--help"], ["compare", "--help"]]
-    assert statuses_and_modules(*commands) == ([0] * 8, [])
+    commands += [["correct", "--help"]]
+    assert statuses_and_modules(*commands) == ([0] * 9, [])
 
 
 def test_mistakes_are_told_before_anything_is_loaded(recipe_file: Write) -> None:
@@ -171,6 +172,9 @@ def test_mistakes_are_told_before_anything_is_loaded(recipe_file: Write) -> None
         ["eval", "some-model", "--eval.samples", "0"],
         ["trian", good],
         ["doctor", "now"],
+        ["correct"],
+        ["correct", good, "--limit", "-1"],
+        ["correct", good + ".missing"],
     ]
     assert statuses_and_modules(*commands) == ([2] * len(commands), [])
 
@@ -196,7 +200,7 @@ def test_usage_names_every_command(
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: distil COMMAND")
-    for command in ("train RECIPE", "eval MODEL", "compare SUITE", "doctor"):
+    for command in ("train RECIPE", "eval MODEL", "compare SUITE", "correct RUN", "doctor"):
         assert f"\n  {command} " in out
 
 
@@ -210,7 +214,7 @@ def test_help_of_train_shows_the_recipes_own_values(capsys: pytest.CaptureFixtur
 
 
 def test_a_command_far_from_any_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Known: compare, doctor, eval, train." in complaint(["xyz"], capsys)
+    assert "Known: compare, correct, doctor, eval, train." in complaint(["xyz"], capsys)
 
 
 def test_doctor_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
@@ -523,6 +527,16 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
             "objective.future: none (local credit may be taken on any sampler's states).",
         ),
         (replace(Recipe(), feedback=FeedbackConfig(order=())), "feedback.order is empty"),
+        (
+            replace(Recipe(), feedback=FeedbackConfig(order=("report", "expert", "report"))),
+            "feedback.order names report more than once",
+        ),
+        (
+            with_field("feedback.corrections", "mine.jsonl"),
+            "feedback.order doesn't name correction",
+        ),
+        (with_field("feedback.max_tokens", -1), "feedback.max_tokens is -1"),
+        (with_field("feedback.max_tokens", 15), "at least 16: less has no room"),
     ],
 )
 def test_values_that_are_impossible_together_are_refused(recipe: Recipe, expected: str) -> None:
@@ -605,7 +619,14 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             seed=3,
         ),
         model=ModelConfig("a/b", "bfloat16", LoraSettings(8, 16, 0.05, "q_proj")),
-        feedback=FeedbackConfig(("expert", "sibling"), "random", ""),
+        feedback=FeedbackConfig(
+            order=("expert", "sibling"),
+            combine="all",
+            max_tokens=400,
+            sibling="random",
+            corrections="-my own/ä.jsonl",
+            demonstration_header="",
+        ),
         teacher=TeacherConfig("frozen", 0.05, 512, samples=4, gate=True),
         objective=ObjectiveConfig(
             name="-my own/ä.py:mine",
@@ -1028,7 +1049,7 @@ def test_by_default_there_is_no_preset() -> None:
 
 def test_the_default_feedback_prefers_the_students_own_success() -> None:
     assert FeedbackConfig() == FeedbackConfig(
-        order=("sibling", "report", "expert"), sibling="shortest"
+        order=("sibling", "report", "expert"), combine="first", max_tokens=0, sibling="shortest"
     )
 
 

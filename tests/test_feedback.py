@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from distil.errors import RecipeError
-from distil.feedback import choose_contexts, expert, report, sibling
+from distil.feedback import choose_contexts, combined, correction, expert, report, sibling
+from distil.feedback.said import NAMED, first_demonstration, first_text
 from distil.feedback.sibling import without_thinking
 from distil.types import Feedback, Rollout, TeacherContext
 
@@ -14,7 +15,7 @@ from distil.types import Feedback, Rollout, TeacherContext
 def rollout(
     completion: str, reward: float | None, *, group: int = 0, said: Feedback | None = None
 ) -> Rollout:
-    return Rollout(group, completion, reward, said)
+    return Rollout(group, completion, reward, () if said is None else (said,))
 
 
 def siblings(group: Sequence[Rollout], choice: str = "shortest", seed: int = 0) -> list[str | None]:
@@ -151,12 +152,46 @@ def test_no_demonstration_is_no_expert(said: Feedback | None) -> None:
     assert ask(expert, rollout("6", 0.0, said=said)) is None
 
 
-@pytest.mark.parametrize(("demonstration", "text"), [(None, None), ("5", "Read as 6.")])
-def test_a_context_holds_exactly_one_of_demonstration_and_report(
-    demonstration: str | None, text: str | None
-) -> None:
-    with pytest.raises(ValueError, match="exactly one"):
-        TeacherContext("sibling", demonstration=demonstration, report=text)
+def test_a_context_holds_a_demonstration_or_a_report_or_both() -> None:
+    with pytest.raises(ValueError, match="got neither"):
+        TeacherContext("sibling")
+    assert TeacherContext("sibling", "5").kinds == ("sibling",)
+    assert TeacherContext("sibling+report", "5", "Read as 6.").kinds == ("sibling", "report")
+
+
+# ---------------------------------------------------------------- who said it
+
+SEVERAL = Rollout(
+    0,
+    "6",
+    0.0,
+    (
+        Feedback(text="by a critic", demonstration="the critic's", source="critique"),
+        Feedback(text="", demonstration="a correction", source="correction"),
+        Feedback(text="read as 6", source="task"),
+        Feedback(text="second text", demonstration="the task's", source="other"),
+        Feedback(text="tool failed", source="tools"),
+        Feedback(text="second critic", source="critique"),
+    ),
+)
+
+
+def test_reports_and_experts_pass_over_named_sources() -> None:
+    assert ask(report, SEVERAL) == TeacherContext("report", report="read as 6")
+    assert ask(expert, SEVERAL) == TeacherContext("expert", demonstration="the task's")
+
+
+def test_a_named_source_hears_only_its_own_words() -> None:
+    assert [first_text(SEVERAL, name) for name in NAMED] == [None, "by a critic", "tool failed"]
+    assert ask(correction, SEVERAL) == TeacherContext("correction", demonstration="a correction")
+    assert ask(correction, rollout("6", 0.0, said=SAID)) is None
+    assert first_demonstration(SEVERAL, "critique") == "the critic's"
+    assert first_demonstration(SEVERAL, "tools") is None
+
+
+def test_a_source_that_nobody_looks_for_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'task' is no named source.*correction, critique, tools"):
+        first_text(SEVERAL, "task")
 
 
 # ---------------------------------------------------------------- choosing
@@ -187,6 +222,41 @@ def test_the_first_source_that_has_something_wins(
     order: list[str], expected: list[str | None]
 ) -> None:
     assert kinds(choose_contexts(GROUP, order)) == expected
+
+
+def test_all_combines_one_solution_and_every_report_in_order() -> None:
+    contexts = choose_contexts(GROUP, ["report", "sibling", "expert"], combine="all")
+    assert contexts == [
+        TeacherContext("expert", "It is 5."),  # a success: no report, and no other success
+        TeacherContext("report+sibling", "right", "Read as 6."),  # the expert isn't needed
+        TeacherContext("sibling", "right"),
+    ]
+
+
+def test_the_first_solution_in_the_order_is_the_one_that_is_shown() -> None:
+    shown = choose_contexts(GROUP, ["expert", "sibling"], combine="all")
+    assert [c and (c.kind, c.demonstration) for c in shown] == [
+        ("expert", "It is 5."),
+        ("expert", "It is 5."),
+        ("sibling", "right"),
+    ]
+
+
+def test_equal_words_of_two_sources_count_for_the_first_alone() -> None:
+    same = [TeacherContext("sibling", "5"), TeacherContext("expert", "5")]
+    assert combined(same) == TeacherContext("sibling", "5")
+
+
+def test_two_reports_are_a_blank_line_apart() -> None:
+    reports = [TeacherContext("report", report="Read as 6."), TeacherContext("x", report="Carry.")]
+    assert combined(reports) == TeacherContext("report+x", report="Read as 6.\n\nCarry.")
+    solved = [reports[0], TeacherContext("expert", "5"), reports[1]]
+    assert combined(solved) == TeacherContext("report+expert+x", "5", "Read as 6.\n\nCarry.")
+
+
+def test_nothing_combined_is_no_context() -> None:
+    assert combined([]) is None
+    assert choose_contexts([rollout("6", 0.0)], ["report", "expert"], combine="all") == [None]
 
 
 def test_groups_are_not_mixed_even_when_their_rows_are_interleaved() -> None:

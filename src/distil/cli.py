@@ -4,6 +4,7 @@
     distil eval MODEL [--recipe RECIPE] [--task.field value ...] [--eval.field value ...]
     distil compare SUITE [--report-only] [--retry-failed]
     distil run-code PROGRAM --tests FILE
+    distil correct RUN [--problem ID] [--all] [--limit N] [--no-grade]
     distil doctor
 
 A recipe is a YAML file (or a run's folder). Its values and the flags go through one parser, so a
@@ -37,6 +38,7 @@ USAGE = """usage: distil COMMAND ...
   eval MODEL      judge a model on a task's held-out problems
   compare SUITE   train rival objectives over seeds; one table and one figure
   run-code FILE   run a program against tests, in the sandbox
+  correct RUN     correct a run's failed attempts; the run learns from it
   doctor          what this machine can do
 
 distil COMMAND --help shows a command's flags.
@@ -104,6 +106,27 @@ class RunCodeFlags:
     """lcb: LiveCodeBench's usual imports before the program."""
     allow_unsafe: bool = False
     """Run it even where no sandbox holds: it could then read your files and use your network."""
+
+
+@dataclass(frozen=True)
+class CorrectFlags:
+    """Show a run's failed attempts, newest first, and store corrections of them.
+
+    A run with `correction` in its feedback.order uses them from its next step on.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a run, finished or going on."""
+    problem: str = ""
+    """Only this problem, whether it has a correction or not."""
+    all: bool = False
+    """Every failed attempt, instead of each problem's newest where there is no correction yet."""
+    limit: int = 0
+    """Show at most so many (0: all)."""
+    grade: bool = True
+    """Ask the run's task what it thinks of a correction."""
+    by: str = ""
+    """Your name, stored with what you write."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -183,6 +206,18 @@ def _run_code(argv: list[str]) -> int:
     )  # fmt: skip
 
 
+def _correct(argv: list[str]) -> int:
+    flags = parse(CorrectFlags, argv, prog="distil correct", default=CorrectFlags(tyro.MISSING))
+    if flags.limit < 0:
+        raise RecipeError(f"--limit is {flags.limit}, and must be 0 (no limit) or more.")
+    from distil.commands.correct import correct
+
+    return correct(
+        flags.run, problem=flags.problem, every=flags.all, limit=flags.limit,
+        grade=flags.grade, by=flags.by,
+    )  # fmt: skip
+
+
 def _doctor(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print("usage: distil doctor\n\nPrints what this machine can do; takes no flags.")
@@ -200,6 +235,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": _eval,
     "compare": _compare,
     "run-code": _run_code,
+    "correct": _correct,
     "doctor": _doctor,
 }
 

@@ -8,10 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distil.config import Combine
 from distil.errors import FeedbackError
 from distil.feedback import SOURCES, choose_contexts
+from distil.feedback.correction import CorrectionFile, FromMain
+from distil.feedback.said import first_demonstration
+from distil.markers import Markers
 from distil.metrics import MetricSums
-from distil.prompts import escape_special_tokens, fit_teacher_prompt
+from distil.prompts import (
+    escape_special_tokens,
+    fit_teacher_prompt,
+    teacher_prompt,
+    without_texts,
+)
 from distil.tasks.grader import completion_text
 from distil.types import Feedback, Prompt, Rollout, TeacherContext
 
@@ -33,11 +42,12 @@ class Collected:
     ) -> None:
         """Shares of rollouts: by the kind of feedback, without any, ungraded, cut, left out.
 
+        A teacher shown two kinds counts in both, so that the shares of kinds may sum to above 1.
         `active` is None for objectives without a teacher.
         """
         rows = len(self.rollouts)
         for kind in SOURCES:
-            having = sum(c is not None and c.kind == kind for c in self.contexts)
+            having = sum(c is not None and kind in c.kinds for c in self.contexts)
             sums.ratio(f"feedback/{kind}", having, rows)
         sums.ratio("feedback/none", sum(c is None for c in self.contexts), rows)
         sums.ratio("feedback/ungraded", sum(r.reward is None for r in self.rollouts), rows)
@@ -55,6 +65,7 @@ def collect_feedback(
     rewards: Sequence[float],
     feedback_funcs: Sequence[FeedbackFunc],
     order: Sequence[str],
+    combine: Combine,
     sibling_choice: Any,
     seed: str,
     group_size: int,
@@ -73,52 +84,90 @@ def collect_feedback(
         if key not in ("prompt", "completion", "completion_ids")
     }
     graded = [None if reward != reward else reward for reward in rewards]
-    feedback: list[Feedback | None] = [None] * len(prompts)
+    feedback: list[tuple[Feedback, ...]] = [()] * len(prompts)
     for function in feedback_funcs:
         answers = _ask(function, prompts, completions, completion_ids, graded, columns)
-        feedback = [_merged(a, b) for a, b in zip(feedback, answers, strict=True)]
+        feedback = [
+            said if answer is None else (*said, answer)
+            for said, answer in zip(feedback, answers, strict=True)
+        ]
     texts = [completion_text(c) for c in completions]
     everyone = gather(list(zip(texts, graded, feedback, strict=True)))
     rollouts = [
         Rollout(place // group_size, text, reward, said)
         for place, (text, reward, said) in enumerate(everyone)
     ]
-    contexts = choose_contexts(rollouts, order, sibling_choice=sibling_choice, seed=seed)
+    contexts = choose_contexts(
+        rollouts, order, combine=combine, sibling_choice=sibling_choice, seed=seed
+    )
     mine = slice(first, first + len(prompts))
     closings = [row.get("instruction") for row in inputs]
     return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine])
 
 
+def refresh_corrections(
+    feedback_funcs: Sequence[FeedbackFunc], from_main: FromMain, sums: MetricSums
+) -> None:
+    """Files of corrections as they are now, the same on every process (a collective call)."""
+    for function in feedback_funcs:
+        if isinstance(function, CorrectionFile):
+            function.refresh(from_main)
+            sums.ratio("corrections/problems", function.problems, 1)
+            sums.ratio("corrections/unread_lines", function.unread, 1)
+
+
+@dataclass(frozen=True)
+class TeacherPrompts:
+    """Row by row: the prompt as ids and as words, None where the teacher has none; whether its
+    feedback was cut; whether it was refused, since it would have changed who says what."""
+
+    ids: list[list[int] | None]
+    words: list[Prompt | None]
+    cut: list[bool]
+    refused: list[bool]
+
+
 def encode_teacher_prompts(
     collected: Collected,
     encode: Callable[[Prompt], list[int]],
-    special_tokens: Sequence[str],
+    markers: Markers,
     max_length: int,
     demonstration_header: str,
-) -> tuple[list[list[int] | None], list[Prompt | None], list[bool]]:
-    """Each rollout's teacher prompt as ids and as words, and whether its feedback was cut.
+    max_feedback_tokens: int,
+) -> TeacherPrompts:
+    """Each rollout's teacher prompt: none where there is no context, or where even a prompt without
+    any feedback text is too long.
 
-    None where there is no context, or where even a prompt without any feedback text is too long.
+    Markers in feedback are broken first. Should a prompt still hold more or fewer of their tokens
+    than with bare headers (a tokenizer may read other letters as one of them), it is refused.
     """
-    ids: list[list[int] | None] = []
-    words: list[Prompt | None] = []
-    cut: list[bool] = []
-    rows = zip(collected.prompts, collected.contexts, collected.closings, strict=True)
-    for prompt, context, closing in rows:
-        fitted = None
-        if context is not None:
-            escaped = _escaped(context, special_tokens)
-            fitted = fit_teacher_prompt(
-                prompt, escaped, closing, encode, max_length, demonstration_header
-            )
-        ids.append(fitted[0] if fitted else None)
-        words.append(fitted[1] if fitted else None)
-        cut.append(fitted[2] if fitted else context is not None)
-    return ids, words, cut
+    rows: list[tuple[list[int] | None, Prompt | None, bool, bool]] = []
+    given = zip(collected.prompts, collected.contexts, collected.closings, strict=True)
+    for prompt, context, closing in given:
+        if context is None:
+            rows.append((None, None, False, False))
+            continue
+        fitted = fit_teacher_prompt(
+            prompt, _escaped(context, markers.texts), closing, encode, max_length,
+            demonstration_header, max_feedback_tokens,
+        )  # fmt: skip
+        if fitted is None:
+            rows.append((None, None, True, False))
+            continue
+        ids, words, cut = fitted
+        bare = teacher_prompt(prompt, without_texts(context), closing, demonstration_header)
+        intact = markers.count(ids) == markers.count(encode(bare))
+        rows.append((ids, words, cut, False) if intact else (None, None, cut, True))
+    return TeacherPrompts(
+        ids=[row[0] for row in rows],
+        words=[row[1] for row in rows],
+        cut=[row[2] for row in rows],
+        refused=[row[3] for row in rows],
+    )
 
 
 def encode_demonstrations(
-    collected: Collected, tokenizer: Any, special_tokens: Sequence[str]
+    collected: Collected, tokenizer: Any, markers: Markers
 ) -> list[list[int]]:
     """Each rollout's demonstration and the end-of-text token, as ids; empty where there is none.
 
@@ -127,12 +176,11 @@ def encode_demonstrations(
     ids: list[list[int]] = []
     for rollout, context in zip(collected.rollouts, collected.contexts, strict=True):
         text = context.demonstration if context else None
-        if text is None and rollout.feedback is not None:
-            text = rollout.feedback.demonstration
+        text = first_demonstration(rollout) if text is None else text
         if not text:
             ids.append([])
             continue
-        escaped = escape_special_tokens(text, special_tokens)
+        escaped = escape_special_tokens(text, markers.texts)
         encoded = tokenizer(text=escaped, add_special_tokens=False)["input_ids"]
         ids.append([*encoded, tokenizer.eos_token_id])
     return ids
@@ -174,23 +222,8 @@ def _ask(
     return [Feedback(text=a, source=name) if isinstance(a, str) else a for a in answers]
 
 
-def _merged(first: Feedback | None, second: Feedback | None) -> Feedback | None:
-    """Two functions' feedback on one rollout: what the first leaves open, the second fills."""
-    if first is None or second is None:
-        return first or second
-    return Feedback(
-        first.reward if first.reward is not None else second.reward,
-        first.text or second.text,
-        first.demonstration or second.demonstration,
-        f"{first.source}+{second.source}",
-    )
+def _escaped(context: TeacherContext, markers: Sequence[str]) -> TeacherContext:
+    def escaped(text: str | None) -> str | None:
+        return None if text is None else escape_special_tokens(text, markers)
 
-
-def _escaped(context: TeacherContext, special_tokens: Sequence[str]) -> TeacherContext:
-    if context.demonstration is not None:
-        text = escape_special_tokens(context.demonstration, special_tokens)
-        return TeacherContext(context.kind, demonstration=text)
-    assert context.report is not None
-    return TeacherContext(
-        context.kind, report=escape_special_tokens(context.report, special_tokens)
-    )
+    return TeacherContext(context.kind, escaped(context.demonstration), escaped(context.report))

@@ -12,7 +12,8 @@ FutureCredit = Literal["sum", "mean", "none"]
 Support = Literal["teacher", "student", "joined"]
 Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
-SourceName = Literal["sibling", "report", "expert"]
+SourceName = Literal["sibling", "report", "expert", "correction"]
+Combine = Literal["first", "all"]
 CheckName = Literal["math", "choice", "exact", "tolerant"]
 
 TABLE_ENDING = ".jsonl"
@@ -70,9 +71,18 @@ class FeedbackConfig:
     """Which feedback a rollout's teacher is shown."""
 
     order: tuple[SourceName, ...] = ("sibling", "report", "expert")
-    """The first of these that a rollout has is what its teacher sees."""
+    """The sources, best first."""
+    combine: Combine = "first"
+    """first: the teacher sees the first source that a rollout has; all: the first demonstration
+    that it has, and every report on it, in this order."""
+    max_tokens: int = 0
+    """Tokens that feedback may add to a teacher's prompt; longer reports are cut in the middle,
+    then the demonstration (0: only teacher.max_prompt_length limits it)."""
     sibling: Literal["shortest", "random", "first"] = "shortest"
     """Which successful rollout of the group, where there are several."""
+    corrections: str = ""
+    """Where the source correction finds them: a JSONL file, or my_file.py:my_function; "" is
+    corrections.jsonl in the run's folder, which `distil correct` writes, once there is one."""
     demonstration_header: str = "A correct solution:"
     """The line above a demonstration in the teacher's prompt; "" for none."""
 

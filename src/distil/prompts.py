@@ -19,6 +19,9 @@ from distil.types import Message, Prompt, TeacherContext
 DEMONSTRATION_HEADER = "A correct solution:"
 REPORT_HEADER = "Feedback on an earlier, unsuccessful attempt:"
 
+# Between two reports on one attempt: one blank line.
+REPORT_SEPARATOR = "\n\n"
+
 # Closes the teacher's message where a dataset brings no format demand of its own.
 DEFAULT_CLOSING = "Now answer the original question."
 
@@ -62,31 +65,57 @@ def fit_teacher_prompt(
     encode: Callable[[Prompt], list[int]],
     max_length: int,
     demonstration_header: str = DEMONSTRATION_HEADER,
+    max_feedback_tokens: int = 0,
 ) -> tuple[list[int], Prompt, bool] | None:
     """The teacher's prompt within `max_length` tokens: (ids, prompt, whether feedback was cut).
 
-    Only the feedback's middle is cut (its head names the error, its tail ends the trace), never
-    header, question, closing or generation prompt: the longest head and tail that fit are found by
-    bisection. None if it doesn't fit even without any feedback text.
+    `max_feedback_tokens` is a limit of its own, on how many tokens the feedback's texts add to the
+    prompt with bare headers (0: none). Only the feedback's middle is cut (its head names the error,
+    its tail ends the trace), never header, question, closing or generation prompt: the longest head
+    and tail that fit are found by bisection. Of a demonstration and a report, the report is cut
+    first, and the demonstration only when nothing is left of the report: half a trace still says
+    what went wrong, half a solution is none. None if it doesn't fit even without any feedback text.
     """
-    full = teacher_prompt(prompt, context, closing, demonstration_header)
-    ids = encode(full)
+
+    def tried(shown: TeacherContext) -> tuple[list[int], Prompt]:
+        grown = teacher_prompt(prompt, shown, closing, demonstration_header)
+        return encode(grown), grown
+
+    if max_feedback_tokens:
+        bare, _ = tried(without_texts(context))
+        max_length = min(max_length, len(bare) + max_feedback_tokens)
+    ids, whole = tried(context)
     if len(ids) <= max_length:
-        return ids, full, False
-    text = context.demonstration if context.demonstration is not None else context.report
-    assert text is not None
+        return ids, whole, False
+    report, demonstration = context.report, context.demonstration
+    if report is not None:
+        best = _longest(report, lambda kept: tried(_with(context, demonstration, kept)), max_length)
+        if best is not None or demonstration is None:
+            return best
+        report = min(report, CUT_MARK, key=len)
+    assert demonstration is not None
+    return _longest(demonstration, lambda kept: tried(_with(context, kept, report)), max_length)
+
+
+def _longest(
+    text: str, tried: Callable[[str], tuple[list[int], Prompt]], max_length: int
+) -> tuple[list[int], Prompt, bool] | None:
+    """The prompt with the longest head and tail of `text` that fit; None if not even none does."""
     best: tuple[list[int], Prompt, bool] | None = None
     low, high = 0, len(text)
     while low <= high:
         keep = (low + high) // 2
-        kept = _with_text(context, cut_middle(text, keep))
-        shorter = teacher_prompt(prompt, kept, closing, demonstration_header)
-        ids = encode(shorter)
+        ids, shorter = tried(cut_middle(text, keep))
         if len(ids) <= max_length:
             best, low = (ids, shorter, True), keep + 1
         else:
             high = keep - 1
     return best
+
+
+def without_texts(context: TeacherContext) -> TeacherContext:
+    """The same kinds of feedback, saying nothing: headers alone."""
+    return _with(context, "", "")
 
 
 def cut_middle(text: str, keep: int) -> str:
@@ -104,7 +133,7 @@ def escape_special_tokens(text: str, special_tokens: Sequence[str]) -> str:
     Feedback is written by programs, tools and models: were such a token kept whole, its author
     could close the user's message and speak as somebody else.
     """
-    tokens = sorted({t for t in special_tokens if t.strip()}, key=len, reverse=True)
+    tokens = sorted({t for t in special_tokens if t.strip()}, key=lambda t: (-len(t), t))
     # Again until none is left, since breaking one may leave or make another ("<<" in "<<<"). It
     # ends: each turn parts two adjoining characters, or takes one away.
     while (token := next((t for t in tokens if t in text), None)) is not None:
@@ -119,16 +148,20 @@ def _broken(token: str) -> str:
 
 
 def _block(context: TeacherContext, demonstration_header: str) -> str:
-    """Header and feedback, on a line each; the feedback alone for an empty header."""
-    if context.demonstration is not None:
-        header, text = demonstration_header, context.demonstration
-    else:
-        assert context.report is not None
-        header, text = REPORT_HEADER, context.report
-    return f"{header}\n{text}" if header else text
+    """Each header and its text, on a line each, the demonstration first; no line for "" as header.
+
+    Two parts are a blank line apart.
+    """
+    parts = [(demonstration_header, context.demonstration), (REPORT_HEADER, context.report)]
+    return "\n\n".join(
+        f"{header}\n{text}" if header else text for header, text in parts if text is not None
+    )
 
 
-def _with_text(context: TeacherContext, text: str) -> TeacherContext:
-    if context.demonstration is not None:
-        return TeacherContext(context.kind, demonstration=text)
-    return TeacherContext(context.kind, report=text)
+def _with(context: TeacherContext, demonstration: str | None, report: str | None) -> TeacherContext:
+    """The same kinds of feedback in other words; what isn't there stays so."""
+    return TeacherContext(
+        context.kind,
+        None if context.demonstration is None else demonstration,
+        None if context.report is None else report,
+    )

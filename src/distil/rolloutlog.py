@@ -1,7 +1,9 @@
 """rollouts.jsonl: every rollout of a run, one JSON object a line, some with per-token values.
 
-Fields: step, row, group, prompt, completion, reward, feedback (text, demonstration, source),
-context (the kind of feedback the teacher saw, null if none), teacher_prompt (the exact messages),
+Fields: step, row, group, problem (what corrections name it by: its problem_id, else a digest of the
+prompt), prompt, completion, reward, feedback (a list: who said what, each with source, text,
+demonstration), context (the kind of feedback the teacher saw, as in "sibling+report", null if
+none), teacher_prompt (the exact messages),
 and for a sample of rollouts `tokens`: the token's text, mask, cost (nats), credit (future credit
 minus baseline, nats), logp (the student's, of the sampled token), teacher_top and teacher_top_p
 (the teacher's likeliest token and its probability).
@@ -15,11 +17,11 @@ from typing import Any
 from torch import Tensor
 
 from distil.collect import Collected
-from distil.runs import write_text
+from distil.feedback.correctionfile import problem_key
+from distil.runs import ROLLOUTS_FILE, write_text
 from distil.scoring import StudentScores
 from distil.types import Prompt
 
-ROLLOUTS_FILE = "rollouts.jsonl"
 UNGRADED_FILE = "ungraded.jsonl"
 
 
@@ -76,25 +78,23 @@ def rollout_records(
     """One record a rollout, without token values."""
     records = []
     rows = zip(
-        collected.prompts, collected.rollouts, collected.contexts, teacher_prompts, strict=True
-    )
-    for row, (prompt, rollout, context, teacher_prompt) in enumerate(rows):
-        said = rollout.feedback
+        collected.inputs, collected.prompts, collected.rollouts, collected.contexts,
+        teacher_prompts, strict=True,
+    )  # fmt: skip
+    for row, (columns, prompt, rollout, context, teacher_prompt) in enumerate(rows):
         records.append(
             {
                 "step": step,
                 "row": row,
                 "group": rollout.group,
+                "problem": problem_key(prompt, columns.get("problem_id")),
                 "prompt": prompt,
                 "completion": rollout.completion,
                 "reward": rollout.reward,
-                "feedback": None
-                if said is None
-                else {
-                    "text": said.text,
-                    "demonstration": said.demonstration,
-                    "source": said.source,
-                },
+                "feedback": [
+                    {"source": f.source, "text": f.text, "demonstration": f.demonstration}
+                    for f in rollout.feedback
+                ],
                 "context": context.kind if context and teacher_prompt is not None else None,
                 "teacher_prompt": teacher_prompt,
             }

@@ -38,7 +38,8 @@ class Feedback:
     reward: the number for it, None if it couldn't be graded (masked and counted, never read as 0)
     text: a report on this attempt (an error, a trace, a critique), None if there is nothing to say
     demonstration: an expert's solution to the same problem, None if there is none
-    source: who says so ("reasoning_gym", "pytest", ...), for metrics and the report
+    source: who says so ("reasoning_gym", "pytest", ...); the names in `distil.feedback.NAMED` have
+        a context source of their own
     """
 
     reward: float | None = None
@@ -49,12 +50,16 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion of one prompt. `group` numbers the prompts of a generation batch."""
+    """One completion of one prompt. `group` numbers the prompts of a generation batch.
+
+    `feedback` holds what each feedback function said about it, in the order of the functions; who
+    had nothing to say isn't in it.
+    """
 
     group: int
     completion: str
     reward: float | None
-    feedback: Feedback | None = None
+    feedback: tuple[Feedback, ...] = ()
 
     @property
     def succeeded(self) -> bool:
@@ -66,8 +71,8 @@ class Rollout:
 class TeacherContext:
     """What the teacher is shown beside the question, for one rollout.
 
-    `kind` is the kind of feedback it came from (a name in `distil.feedback.SOURCES`); exactly one
-    of `demonstration` and `report` is set.
+    `kind` is the kind of feedback it came from (a name in `distil.feedback.SOURCES`, or several as
+    in "sibling+report"); at least one of `demonstration` and `report` is set.
     """
 
     kind: str
@@ -75,11 +80,15 @@ class TeacherContext:
     report: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.demonstration is None) == (self.report is None):
+        if self.demonstration is None and self.report is None:
             raise ValueError(
-                "A TeacherContext holds a demonstration or a report, exactly one of them: "
-                f"got demonstration={self.demonstration!r}, report={self.report!r}."
+                "A TeacherContext holds a demonstration, a report, or both: got neither."
             )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The sources it came from: "sibling+report" -> ("sibling", "report")."""
+        return tuple(self.kind.split("+"))
 
 
 @dataclass(frozen=True)

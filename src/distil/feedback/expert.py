@@ -1,8 +1,12 @@
-"""The expert's solution: a reference answer, a worked solution, a correction."""
+"""The expert's solution: a reference answer or a worked solution.
+
+Left out: a person's corrections and other named sources (`distil.feedback.said`).
+"""
 
 import random
 from collections.abc import Sequence
 
+from distil.feedback.said import first_demonstration
 from distil.feedback.sibling import SiblingChoice
 from distil.types import Rollout, TeacherContext
 
@@ -10,8 +14,6 @@ from distil.types import Rollout, TeacherContext
 def expert(
     index: int, group: Sequence[Rollout], choice: SiblingChoice, rng: random.Random
 ) -> TeacherContext | None:
-    """`group[index].feedback.demonstration`, whether the rollout succeeded or not; or None."""
-    rollout = group[index]
-    if rollout.feedback is None or not rollout.feedback.demonstration:
-        return None
-    return TeacherContext("expert", demonstration=rollout.feedback.demonstration)
+    """The first unnamed demonstration, whether the rollout succeeded or not; None without one."""
+    solution = first_demonstration(group[index])
+    return None if solution is None else TeacherContext("expert", demonstration=solution)

@@ -6,6 +6,7 @@ Given only where the attempt failed or couldn't be graded: a success has nothing
 import random
 from collections.abc import Sequence
 
+from distil.feedback.said import first_text
 from distil.feedback.sibling import SiblingChoice
 from distil.types import Rollout, TeacherContext
 
@@ -13,8 +14,6 @@ from distil.types import Rollout, TeacherContext
 def report(
     index: int, group: Sequence[Rollout], choice: SiblingChoice, rng: random.Random
 ) -> TeacherContext | None:
-    """`group[index].feedback.text` of a rollout that didn't succeed; None if there is no text."""
-    rollout = group[index]
-    if rollout.succeeded or rollout.feedback is None or not rollout.feedback.text:
-        return None
-    return TeacherContext("report", report=rollout.feedback.text)
+    """The first unnamed text on a rollout that didn't succeed; None if there is no text."""
+    text = None if group[index].succeeded else first_text(group[index])
+    return None if text is None else TeacherContext("report", report=text)
