@@ -47,6 +47,7 @@ ROOMS = [
     "rolloutlog",
     "callbacks",
     "training_args",
+    "toolset",
     "trainer",
     "evaluate",
     "tables",

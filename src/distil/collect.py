@@ -11,9 +11,9 @@ from typing import Any
 from distil.errors import FeedbackError
 from distil.feedback import SOURCES, choose_contexts
 from distil.feedback.said import first_demonstration
+from distil.feedback.tools import transcript
 from distil.metrics import MetricSums
 from distil.prompts import escape_special_tokens, fit_teacher_prompt
-from distil.tasks.grader import completion_text
 from distil.types import Feedback, Prompt, Rollout, TeacherContext
 
 FeedbackFunc = Callable[..., Sequence[Feedback | str | None]]
@@ -61,11 +61,13 @@ def collect_feedback(
     group_size: int,
     gather: Callable[[list[Any]], list[Any]],
     first: int,
+    environments: Sequence[Any] | None = None,
 ) -> Collected:
     """Asks the feedback functions, gathers the groups, and chooses each rollout's context.
 
     rewards: this process's, NaN for ungraded. gather: concatenates lists over processes, in order.
-    first: the place of this process's first rollout in that order. Raises FeedbackError where a
+    first: the place of this process's first rollout in that order. environments: TRL's, one a
+    rollout, handed to feedback functions as to reward functions. Raises FeedbackError where a
     feedback function raises, or returns a wrong length or type.
     """
     columns = {
@@ -73,6 +75,8 @@ def collect_feedback(
         for key in inputs[0]
         if key not in ("prompt", "completion", "completion_ids")
     }
+    if environments is not None:
+        columns["environments"] = list(environments)
     graded = [None if reward != reward else reward for reward in rewards]
     feedback: list[tuple[Feedback, ...]] = [()] * len(prompts)
     for function in feedback_funcs:
@@ -81,7 +85,7 @@ def collect_feedback(
             said if answer is None else (*said, answer)
             for said, answer in zip(feedback, answers, strict=True)
         ]
-    texts = [completion_text(c) for c in completions]
+    texts = [transcript(c) for c in completions]
     everyone = gather(list(zip(texts, graded, feedback, strict=True)))
     rollouts = [
         Rollout(place // group_size, text, reward, said)

@@ -12,7 +12,7 @@ FutureCredit = Literal["sum", "mean", "none"]
 Support = Literal["teacher", "student", "joined"]
 Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
-SourceName = Literal["sibling", "report", "expert", "correction"]
+SourceName = Literal["sibling", "report", "expert", "correction", "tools"]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ DEFAULT_CLOSING = "Now answer the original question."
 # Stands where text was cut from the middle of feedback.
 CUT_MARK = "\n[...]\n"
 
+# Between a tool's call and what came of it: find(word='a') -> 3
+TOOL_OUTPUT = "->"
+TOOL_FAILED = "failed:"
+TOOL_NOT_RUN = "was not run"
+
 
 def student_messages(question: str, instruction: str) -> list[Message]:
     """The conversation that the student answers: one user message."""

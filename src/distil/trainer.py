@@ -34,12 +34,15 @@ from distil.collect import (
 )
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.errors import FeedbackError, RunError, TrainingError
+from distil.feedback.tools import tool_traces
 from distil.hidden import base_model, check_output_layer
 from distil.metrics import MetricSums
 from distil.probe import TeacherProbe, stop_ids
+from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
 from distil.teacher import make_teacher
+from distil.toolset import check_tools, guarded
 from distil.training_args import DistILConfig, as_objective
 from distil.types import Prompt
 
@@ -53,6 +56,8 @@ class DistILTrainer(GRPOTrainer):
         one `Feedback`, one string (the report's text) or None a completion.
     A dataset column `instruction` (the format demand), where there is one, closes the teacher's
     prompt, so that the teacher answers in the form that is graded.
+    tools, environment_factory: TRL's, for multi-turn rollouts; what they print is escaped, enters
+        neither cost nor credit, and is feedback where `feedback_order` names "tools".
     """
 
     _tag_names = ["trl", "distil"]  # noqa: RUF012  (TRL reads it from the class)
@@ -86,12 +91,17 @@ class DistILTrainer(GRPOTrainer):
         self._student_tokens: Tensor | int = 0
         self._micro_batches_left = 0
         self._sums: dict[str, MetricSums] = {"train": MetricSums(), "eval": MetricSums()}
-        super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
+        check_tools(args, kwargs)
+        super().__init__(
+            model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
+        )
         if feedback_funcs is None:
             feedback_funcs = []
         self.feedback_funcs = (
             feedback_funcs if isinstance(feedback_funcs, list) else [feedback_funcs]
         )
+        if "tools" in args.feedback_order:
+            self.feedback_funcs = [*self.feedback_funcs, tool_traces]
         self.objective = as_objective(args.objective)
         cost = cost_function(self.objective)
         if self.objective.name != "grpo":
@@ -170,6 +180,7 @@ class DistILTrainer(GRPOTrainer):
             group_size=self._group_size,
             gather=gather_object,
             first=first,
+            environments=self.environments,
         )
         return per_func
 
@@ -178,16 +189,17 @@ class DistILTrainer(GRPOTrainer):
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]
         assert collected is not None
-        sums.rate(
-            "speed/sampling_tokens", output["completion_mask"].sum(), self._sampling_ended - started
-        )
+        sampled = output["completion_mask"]
+        if "tool_mask" in output:  # 0 where a tool or an environment speaks
+            sampled = sampled * output["tool_mask"]
+        sums.rate("speed/sampling_tokens", sampled.sum(), self._sampling_ended - started)
 
         output["row"] = torch.arange(len(inputs), device=output["completion_ids"].device)
         rows = len(inputs)
         texts: list[Prompt | None] = [None] * rows
         cut, active = [False] * rows, [False] * rows
         if self.builder is not None:
-            texts, cut, active = self._add_teacher(self.builder, output, collected, sums)
+            texts, cut, active = self._add_teacher(self.builder, output, sampled, collected, sums)
         elif self.objective.name == "sft":
             ids = encode_demonstrations(collected, self.processing_class, self._special_tokens)
             add_demonstrations(output, ids, self.accelerator)
@@ -200,8 +212,8 @@ class DistILTrainer(GRPOTrainer):
         return output
 
     def _add_teacher(
-        self, builder: BatchBuilder, output: dict[str, Tensor], collected: Collected,
-        sums: MetricSums,
+        self, builder: BatchBuilder, output: dict[str, Tensor], sampled: Tensor,
+        collected: Collected, sums: MetricSums,
     ) -> tuple[list[Prompt | None], list[bool], list[bool]]:  # fmt: skip
         """The teacher's part of the batch; (prompts as words, whether cut, whether active)."""
         self._check_same_template(output, collected.prompts[0])
@@ -219,10 +231,8 @@ class DistILTrainer(GRPOTrainer):
                 lambda rows, ids: self._grade(rows, ids, collected), sums,
             )  # fmt: skip
         before = time.perf_counter()
-        mask = output["completion_mask"]
         tokens = builder.add_teacher(
-            self.model, output, teacher_ids,
-            mask * output["tool_mask"] if "tool_mask" in output else mask,
+            self.model, output, teacher_ids, sampled,
             [r.succeeded for r in collected.rollouts], self._group_size, stale=self._stale,
             row_weight=row_weight,
         )  # fmt: skip
@@ -231,7 +241,7 @@ class DistILTrainer(GRPOTrainer):
             seed = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}"
             earlier = self.replay.draw(len(teacher_ids), seed)
             self.replay.push(output)
-            output |= {f"replay_{k}": v.to(mask.device) for k, v in earlier.items()}
+            output |= {f"replay_{k}": v.to(sampled.device) for k, v in earlier.items()}
             if earlier:
                 count = output["replay_active"].sum()
                 output["replay_active_count"] = self.accelerator.gather(count).sum()
@@ -352,6 +362,9 @@ class DistILTrainer(GRPOTrainer):
     @property
     def _special_tokens(self) -> list[str]:
         return [t.content for t in self.processing_class.added_tokens_decoder.values() if t.special]
+
+    def _escape_text(self, text: str) -> str:
+        return escape_special_tokens(text, self._special_tokens)
 
     def _encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt with its generation header, as TRL encodes the student's."""

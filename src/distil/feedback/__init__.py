@@ -19,6 +19,7 @@ from distil.feedback.expert import expert
 from distil.feedback.report import report
 from distil.feedback.said import NAMED
 from distil.feedback.sibling import SiblingChoice, sibling
+from distil.feedback.tools import tools
 from distil.types import Rollout, TeacherContext
 
 Source = Callable[[int, Sequence[Rollout], SiblingChoice, random.Random], TeacherContext | None]
@@ -28,6 +29,7 @@ SOURCES: dict[str, Source] = {
     "report": report,
     "expert": expert,
     "correction": correction,
+    "tools": tools,
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "expert",
     "report",
     "sibling",
+    "tools",
 ]
 
 
