@@ -514,6 +514,12 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
             "objective.future: none (local credit may be taken on any sampler's states).",
         ),
         (replace(Recipe(), feedback=FeedbackConfig(order=())), "feedback.order is empty"),
+        (
+            replace(Recipe(), feedback=FeedbackConfig(order=("report", "expert", "report"))),
+            "feedback.order names report more than once",
+        ),
+        (with_field("feedback.max_tokens", -1), "feedback.max_tokens is -1"),
+        (with_field("feedback.max_tokens", 15), "at least 16: less has no room"),
     ],
 )
 def test_values_that_are_impossible_together_are_refused(recipe: Recipe, expected: str) -> None:
@@ -595,7 +601,13 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             seed=3,
         ),
         model=ModelConfig("a/b", "bfloat16", LoraSettings(8, 16, 0.05, "q_proj")),
-        feedback=FeedbackConfig(("expert", "sibling"), "random", ""),
+        feedback=FeedbackConfig(
+            order=("expert", "sibling"),
+            combine="all",
+            max_tokens=400,
+            sibling="random",
+            demonstration_header="",
+        ),
         teacher=TeacherConfig("frozen", 0.05, 512, samples=4, gate=True),
         objective=ObjectiveConfig(
             name="-my own/ä.py:mine",
@@ -1006,7 +1018,7 @@ def test_by_default_there_is_no_preset() -> None:
 
 def test_the_default_feedback_prefers_the_students_own_success() -> None:
     assert FeedbackConfig() == FeedbackConfig(
-        order=("sibling", "report", "expert"), sibling="shortest"
+        order=("sibling", "report", "expert"), combine="first", max_tokens=0, sibling="shortest"
     )
 
 

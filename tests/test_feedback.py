@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from distil.errors import RecipeError
-from distil.feedback import choose_contexts, expert, report, sibling
+from distil.feedback import choose_contexts, combined, correction, expert, report, sibling
 from distil.feedback.said import NAMED, first_demonstration, first_text
 from distil.feedback.sibling import without_thinking
 from distil.types import Feedback, Rollout, TeacherContext
@@ -183,7 +183,8 @@ def test_reports_and_experts_pass_over_named_sources() -> None:
 
 def test_a_named_source_hears_only_its_own_words() -> None:
     assert [first_text(SEVERAL, name) for name in NAMED] == [None, "by a critic", "tool failed"]
-    assert first_demonstration(SEVERAL, "correction") == "a correction"
+    assert ask(correction, SEVERAL) == TeacherContext("correction", demonstration="a correction")
+    assert ask(correction, rollout("6", 0.0, said=SAID)) is None
     assert first_demonstration(SEVERAL, "critique") == "the critic's"
     assert first_demonstration(SEVERAL, "tools") is None
 
@@ -221,6 +222,41 @@ def test_the_first_source_that_has_something_wins(
     order: list[str], expected: list[str | None]
 ) -> None:
     assert kinds(choose_contexts(GROUP, order)) == expected
+
+
+def test_all_combines_one_solution_and_every_report_in_order() -> None:
+    contexts = choose_contexts(GROUP, ["report", "sibling", "expert"], combine="all")
+    assert contexts == [
+        TeacherContext("expert", "It is 5."),  # a success: no report, and no other success
+        TeacherContext("report+sibling", "right", "Read as 6."),  # the expert isn't needed
+        TeacherContext("sibling", "right"),
+    ]
+
+
+def test_the_first_solution_in_the_order_is_the_one_that_is_shown() -> None:
+    shown = choose_contexts(GROUP, ["expert", "sibling"], combine="all")
+    assert [c and (c.kind, c.demonstration) for c in shown] == [
+        ("expert", "It is 5."),
+        ("expert", "It is 5."),
+        ("sibling", "right"),
+    ]
+
+
+def test_equal_words_of_two_sources_count_for_the_first_alone() -> None:
+    same = [TeacherContext("sibling", "5"), TeacherContext("expert", "5")]
+    assert combined(same) == TeacherContext("sibling", "5")
+
+
+def test_two_reports_are_a_blank_line_apart() -> None:
+    reports = [TeacherContext("report", report="Read as 6."), TeacherContext("x", report="Carry.")]
+    assert combined(reports) == TeacherContext("report+x", report="Read as 6.\n\nCarry.")
+    solved = [reports[0], TeacherContext("expert", "5"), reports[1]]
+    assert combined(solved) == TeacherContext("report+expert+x", "5", "Read as 6.\n\nCarry.")
+
+
+def test_nothing_combined_is_no_context() -> None:
+    assert combined([]) is None
+    assert choose_contexts([rollout("6", 0.0)], ["report", "expert"], combine="all") == [None]
 
 
 def test_groups_are_not_mixed_even_when_their_rows_are_interleaved() -> None:

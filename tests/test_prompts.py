@@ -16,6 +16,7 @@ from distil.types import Prompt, TeacherContext
 
 SOLUTION = TeacherContext("sibling", demonstration="5")
 REPORT = TeacherContext("report", report="Read as 6.")
+BOTH = TeacherContext("sibling+report", demonstration="5", report="Read as 6.")
 STUDENT = [{"role": "user", "content": "2 + 3 = Only the number."}]
 MARK_LENGTH = len("\n[...]\n")
 
@@ -58,6 +59,12 @@ def test_without_an_instruction_the_student_sees_the_bare_question() -> None:
             "Now answer the original question.",
         ),
         (SOLUTION, "", "2 + 3 = Only the number.\n\nA correct solution:\n5"),
+        (
+            BOTH,
+            "Only the number.",
+            "2 + 3 = Only the number.\n\nA correct solution:\n5\n\n"
+            "Feedback on an earlier, unsuccessful attempt:\nRead as 6.\n\nOnly the number.",
+        ),
     ],
 )
 def test_the_teachers_message_word_for_word(
@@ -71,6 +78,11 @@ def test_the_teachers_message_word_for_word(
     [
         (SOLUTION, "A correct solution:\n5\n\n2 + 3 ="),
         (REPORT, "Feedback on an earlier, unsuccessful attempt:\nRead as 6.\n\n2 + 3 ="),
+        (
+            BOTH,
+            "A correct solution:\n5\n\n"
+            "Feedback on an earlier, unsuccessful attempt:\nRead as 6.\n\n2 + 3 =",
+        ),
     ],
 )
 @pytest.mark.parametrize("closing", [None, "", "Only the number."])
@@ -148,6 +160,63 @@ def test_the_longest_feedback_that_fits_is_kept_and_nothing_else_is_cut(
     kept = LONG[: (keep + 1) // 2] + "\n[...]\n" + LONG[len(LONG) - keep // 2 :]
     assert fitted == teacher_prompt(prompt, TeacherContext(kind, **{kind: kept}), "Briefly.")
     assert ids == characters(fitted)
+
+
+def both(demonstration: str, report: str) -> TeacherContext:
+    return TeacherContext("sibling+report", demonstration, report)
+
+
+def length(prompt: Prompt, context: TeacherContext) -> int:
+    return len(characters(teacher_prompt(prompt, context, "Briefly.")))
+
+
+@pytest.mark.parametrize("prompt", [STUDENT, "2 + 3 ="])
+@pytest.mark.parametrize("keep", [0, 1, 2, 101, 192])
+def test_of_two_parts_the_report_is_cut_first(prompt: Prompt, keep: int) -> None:
+    budget = length(prompt, both(LONG, "")) + MARK_LENGTH + keep
+    fitted = fit_teacher_prompt(prompt, both(LONG, LONG), "Briefly.", characters, budget)
+    kept = both(LONG, cut_middle(LONG, keep))
+    assert fitted is not None
+    assert fitted[1:] == (teacher_prompt(prompt, kept, "Briefly."), True)
+    assert len(fitted[0]) == budget
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 101, 192])
+@pytest.mark.parametrize(("report", "left"), [(LONG, "\n[...]\n"), ("brief", "brief")])
+def test_a_solution_is_cut_when_nothing_is_left_of_the_report(
+    keep: int, report: str, left: str
+) -> None:
+    budget = length(STUDENT, both("", left)) + MARK_LENGTH + keep
+    fitted = fit_teacher_prompt(STUDENT, both(LONG, report), "Briefly.", characters, budget)
+    kept = both(cut_middle(LONG, keep), left)
+    assert fitted is not None
+    assert fitted[1:] == (teacher_prompt(STUDENT, kept, "Briefly."), True)
+    least = length(STUDENT, both("", left)) + MARK_LENGTH - 1
+    assert fit_teacher_prompt(STUDENT, both(LONG, report), "Briefly.", characters, least) is None
+
+
+@pytest.mark.parametrize("whole", [both(LONG, LONG), both(LONG, "brief"), REPORT, SOLUTION])
+def test_the_budget_of_feedback_counts_its_texts_alone(whole: TeacherContext) -> None:
+    texts = [t for t in (whole.demonstration, whole.report) if t is not None]
+    bare = length(STUDENT, whole) - sum(map(len, texts))
+    for budget in (16, 40, 220, 1000):
+        fitted = fit_teacher_prompt(
+            STUDENT, whole, "Briefly.", characters, 10_000, max_feedback_tokens=budget
+        )
+        assert fitted is not None
+        ids, _, cut = fitted
+        assert len(ids) == bare + min(budget, sum(map(len, texts)))
+        assert cut == (sum(map(len, texts)) > budget)
+
+
+def test_a_budget_does_not_lift_the_limit_of_the_prompt() -> None:
+    limit = length(STUDENT, TeacherContext("report", report="")) + 50
+    context = TeacherContext("report", report=LONG)
+    fitted = fit_teacher_prompt(
+        STUDENT, context, "Briefly.", characters, limit, max_feedback_tokens=150
+    )
+    assert fitted is not None
+    assert len(fitted[0]) == limit
 
 
 @pytest.mark.parametrize("prompt", [STUDENT, "2 + 3 ="])

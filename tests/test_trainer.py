@@ -454,6 +454,53 @@ def test_long_feedback_is_cut_and_counted(tmp_path: Path) -> None:
         assert content.endswith("short.")
 
 
+def test_solution_and_report_are_shown_together_within_a_budget(tmp_path: Path) -> None:
+    def both(completions: list[Any], answer: list[str], **columns: Any) -> list[Feedback]:
+        return [Feedback(text="wrong " * 20, demonstration=f"it is {a}") for a in answer]
+
+    trainer = make_trainer(
+        tmp_path, feedback_funcs=[both, lambda completions, **c: ["second"] * len(completions)],
+        feedback_order=["report", "expert"], feedback_combine="all", max_feedback_tokens=40,
+        reward_funcs=lambda completions, **c: [float(i % 2) for i in range(len(completions))],
+        max_steps=1,
+    )  # fmt: skip
+    trainer.train()
+    metrics = lines(tmp_path / "metrics.jsonl")[0]
+    names = ("feedback/report", "feedback/expert", "feedback/none", "feedback/cut")
+    assert [metrics[n] for n in names] == [0.5, 1.0, 0.0, 0.5]
+    for record in lines(tmp_path / "rollouts.jsonl"):
+        assert [f["source"] for f in record["feedback"]] == ["", "<lambda>"]
+        shown = record["teacher_prompt"][0]["content"]
+        solution = record["feedback"][0]["demonstration"]
+        assert f"A correct solution:\n{solution}" in shown
+        if record["reward"] == 1:
+            assert record["context"] == "expert"
+            continue
+        assert record["context"] == "report+expert"
+        report = "Feedback on an earlier, unsuccessful attempt:\n"
+        kept = 40 - len(solution) - len("\n[...]\n")
+        head, tail = (kept + 1) // 2, kept // 2
+        text = "wrong " * 20
+        assert f"{report}{text[:head]}\n[...]\n{text[-tail:]}" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feedback_order": ["sibling", "exprt"]}, "'exprt'.*Perhaps you meant 'expert'"),
+        ({"feedback_order": []}, "feedback_order is empty"),
+        ({"feedback_combine": "al"}, "'al'.*Perhaps you meant 'all'"),
+        ({"sibling_choice": "longest"}, "'longest'.*Known: shortest, random, first"),
+        ({"max_feedback_tokens": 3}, "max_feedback_tokens is 3"),
+    ],
+)
+def test_unknown_ways_of_feedback_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_trainer(tmp_path, **options)
+
+
 def test_the_header_above_a_demonstration_can_be_changed_or_left_out(tmp_path: Path) -> None:
     for header, expected in (
         ("Look:", "short.\n\nLook:\nthe answer"),

@@ -3,6 +3,7 @@
 Each message states the fact, the reason and the fix. Nothing here imports torch or reads a file.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,12 @@ from distil.algorithms import faults, resolved
 from distil.config import Recipe
 from distil.errors import RecipeError, perhaps
 from distil.presets import preset
+
+# Sources that show a solution; the others only report on the attempt.
+DEMONSTRATING = {"sibling", "expert", "correction"}
+
+# A budget that holds the marks of two cuts, whatever the tokenizer.
+LEAST_FEEDBACK_TOKENS = 16
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
@@ -121,8 +128,32 @@ def _combinations(recipe: Recipe) -> list[str]:
             f"teacher.samples is {recipe.teacher.samples}, more than rollout.num_generations "
             f"({recipe.rollout.num_generations}): one rollout's teacher prompt gives one sample."
         )
-    if not recipe.feedback.order:
-        found.append("feedback.order is empty, so no rollout would have a teacher. Name a source.")
+    return [
+        *found,
+        *feedback_faults(
+            recipe.feedback.order,
+            recipe.feedback.max_tokens,
+            names=("feedback.order", "feedback.max_tokens"),
+        ),
+    ]
+
+
+def feedback_faults(order: Sequence[str], max_tokens: int, *, names: tuple[str, str]) -> list[str]:
+    """What is wrong with an order of sources, and with a budget of tokens for what they say.
+
+    `names` are what the reader calls the two: a recipe's fields, or arguments.
+    """
+    found: list[str] = []
+    name, budget = names
+    if not order:
+        found.append(f"{name} is empty, so no rollout would have a teacher. Name a source.")
+    for source in sorted({s for s in order if order.count(s) > 1}):
+        found.append(f"{name} names {source} more than once. Name it once, where it ranks.")
+    if max_tokens < 0 or 0 < max_tokens < LEAST_FEEDBACK_TOKENS:
+        found.append(
+            f"{budget} is {max_tokens}, and must be 0 (no limit of its own) or at least "
+            f"{LEAST_FEEDBACK_TOKENS}: less has no room even for the mark of a cut."
+        )
     return found
 
 
@@ -131,7 +162,7 @@ def _objective(recipe: Recipe) -> list[str]:
     order, generations = recipe.feedback.order, recipe.rollout.num_generations
     cut = recipe.rollout.top_p < 1 or recipe.rollout.top_k > 0
     found = faults(recipe.objective, sampler_is_cut=cut, num_generations=generations)
-    if recipe.objective.name == "sft" and order == ("report",):
+    if recipe.objective.name == "sft" and not DEMONSTRATING & set(order):
         found.append(
             "sft needs demonstrations, and feedback.order has only reports. Add sibling or expert."
         )

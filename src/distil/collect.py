@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distil.config import Combine
 from distil.errors import FeedbackError
 from distil.feedback import SOURCES, choose_contexts
 from distil.feedback.said import first_demonstration
@@ -34,6 +35,7 @@ class Collected:
     ) -> None:
         """Shares of rollouts: by the kind of feedback, without any, ungraded, cut, left out.
 
+        A teacher shown two kinds counts in both, so that the shares of kinds may sum to above 1.
         `active` is None for objectives without a teacher.
         """
         rows = len(self.rollouts)
@@ -56,6 +58,7 @@ def collect_feedback(
     rewards: Sequence[float],
     feedback_funcs: Sequence[FeedbackFunc],
     order: Sequence[str],
+    combine: Combine,
     sibling_choice: Any,
     seed: str,
     group_size: int,
@@ -91,7 +94,9 @@ def collect_feedback(
         Rollout(place // group_size, text, reward, said)
         for place, (text, reward, said) in enumerate(everyone)
     ]
-    contexts = choose_contexts(rollouts, order, sibling_choice=sibling_choice, seed=seed)
+    contexts = choose_contexts(
+        rollouts, order, combine=combine, sibling_choice=sibling_choice, seed=seed
+    )
     mine = slice(first, first + len(prompts))
     closings = [row.get("instruction") for row in inputs]
     return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine])
@@ -103,6 +108,7 @@ def encode_teacher_prompts(
     special_tokens: Sequence[str],
     max_length: int,
     demonstration_header: str,
+    max_feedback_tokens: int,
 ) -> tuple[list[list[int] | None], list[Prompt | None], list[bool]]:
     """Each rollout's teacher prompt as ids and as words, and whether its feedback was cut.
 
@@ -117,8 +123,9 @@ def encode_teacher_prompts(
         if context is not None:
             escaped = _escaped(context, special_tokens)
             fitted = fit_teacher_prompt(
-                prompt, escaped, closing, encode, max_length, demonstration_header
-            )
+                prompt, escaped, closing, encode, max_length, demonstration_header,
+                max_feedback_tokens,
+            )  # fmt: skip
         ids.append(fitted[0] if fitted else None)
         words.append(fitted[1] if fitted else None)
         cut.append(fitted[2] if fitted else context is not None)

@@ -13,6 +13,7 @@ Support = Literal["teacher", "student", "joined"]
 Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
 SourceName = Literal["sibling", "report", "expert", "correction", "tools"]
+Combine = Literal["first", "all"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,13 @@ class FeedbackConfig:
     """Which feedback a rollout's teacher is shown."""
 
     order: tuple[SourceName, ...] = ("sibling", "report", "expert")
-    """The first of these that a rollout has is what its teacher sees."""
+    """The sources, best first."""
+    combine: Combine = "first"
+    """first: the teacher sees the first source that a rollout has; all: the first demonstration
+    that it has, and every report on it, in this order."""
+    max_tokens: int = 0
+    """Tokens that feedback may add to a teacher's prompt; longer reports are cut in the middle,
+    then the demonstration (0: only teacher.max_prompt_length limits it)."""
     sibling: Literal["shortest", "random", "first"] = "shortest"
     """Which successful rollout of the group, where there are several."""
     demonstration_header: str = "A correct solution:"

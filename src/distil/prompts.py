@@ -19,6 +19,9 @@ from distil.types import Message, Prompt, TeacherContext
 DEMONSTRATION_HEADER = "A correct solution:"
 REPORT_HEADER = "Feedback on an earlier, unsuccessful attempt:"
 
+# Between two reports on one attempt: one blank line.
+REPORT_SEPARATOR = "\n\n"
+
 # Closes the teacher's message where a dataset brings no format demand of its own.
 DEFAULT_CLOSING = "Now answer the original question."
 

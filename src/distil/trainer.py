@@ -175,6 +175,7 @@ class DistILTrainer(GRPOTrainer):
             rewards=self._weighted_rewards(per_func)[first : first + count].tolist(),
             feedback_funcs=self.feedback_funcs,
             order=self.args.feedback_order,
+            combine=self.args.feedback_combine,
             sibling_choice=self.args.sibling_choice,
             seed=f"{self.args.seed}/{self.state.global_step}",
             group_size=self._group_size,
@@ -223,6 +224,7 @@ class DistILTrainer(GRPOTrainer):
             self._special_tokens,
             self.args.max_teacher_prompt_length,
             self.args.demonstration_header,
+            self.args.max_feedback_tokens,
         )
         row_weight = None
         if self.probe is not None and self._mode == "train":

@@ -4,13 +4,15 @@ Left out on purpose: samplers, schedulers, precision, sharding, logging: they ar
 """
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 from trl import GRPOConfig
 
 from distil.algorithms import faults, resolved
-from distil.config import ObjectiveConfig, TeacherKind
-from distil.errors import RecipeError, perhaps
+from distil.checks import feedback_faults
+from distil.config import Combine, ObjectiveConfig, SourceName, TeacherKind
+from distil.errors import RecipeError, known_names, perhaps
+from distil.feedback.sibling import SiblingChoice
 from distil.prompts import DEMONSTRATION_HEADER
 
 
@@ -39,8 +41,10 @@ class DistILConfig(GRPOConfig):
     teacher_gate: bool = _help(False, "Leave out prompts where the teacher is no better.")
     max_teacher_prompt_length: int = _help(10_240, "Tokens; feedback text is cut to fit.")
     feedback_order: list[str] = _help(["sibling", "report", "expert"], "Sources, best first.")
+    feedback_combine: Combine = _help("first", "first: one source; all: a solution and reports.")
+    max_feedback_tokens: int = _help(0, "Tokens that feedback may add to a prompt; 0: no limit.")
     demonstration_header: str = _help(DEMONSTRATION_HEADER, "Line above a demonstration.")
-    sibling_choice: str = _help("shortest", "shortest, random or first.")
+    sibling_choice: SiblingChoice = _help("shortest", "shortest, random or first.")
     log_rollouts: int = _help(4, "Rollouts a step written with per-token values; -1: no file.")
     disable_dropout: bool = _help(True, "Dropout would add noise to every cost and credit.")
 
@@ -61,6 +65,7 @@ class DistILConfig(GRPOConfig):
                 f"({objective.future_weight}) and replay_batches ({objective.replay_batches}) at "
                 "least 0."
             )
+        found += self._feedback_faults()
         if self.teacher_gate and self.teacher_samples < 1:
             found.append("teacher_gate needs teacher_samples of 1 or more to judge the teacher by.")
         if self.teacher_samples > generations:
@@ -70,6 +75,26 @@ class DistILConfig(GRPOConfig):
             )
         if found:
             raise RecipeError("These arguments don't go together:\n" + "\n".join(found))
+
+    def _feedback_faults(self) -> list[str]:
+        """Names and numbers that a recipe's parser would have refused."""
+        named = [
+            *(("feedback_order", name, SourceName) for name in self.feedback_order),
+            ("feedback_combine", self.feedback_combine, Combine),
+            ("sibling_choice", self.sibling_choice, SiblingChoice),
+        ]
+        return [
+            *(
+                f"{argument} has {name!r}, which there isn't.{known_names(name, get_args(known))}"
+                for argument, name, known in named
+                if name not in get_args(known)
+            ),
+            *feedback_faults(
+                self.feedback_order,
+                self.max_feedback_tokens,
+                names=("feedback_order", "max_feedback_tokens"),
+            ),
+        ]
 
 
 def as_objective(given: Any) -> ObjectiveConfig:

@@ -176,6 +176,8 @@ def training_args(recipe: Recipe) -> DistILConfig:
             teacher_gate=recipe.teacher.gate,
             max_teacher_prompt_length=recipe.teacher.max_prompt_length,
             feedback_order=list(recipe.feedback.order),
+            feedback_combine=recipe.feedback.combine,
+            max_feedback_tokens=recipe.feedback.max_tokens,
             demonstration_header=recipe.feedback.demonstration_header,
             sibling_choice=recipe.feedback.sibling,
             log_rollouts=train.log_rollouts,

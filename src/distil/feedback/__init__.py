@@ -1,9 +1,9 @@
 """Where a teacher's context comes from: one file a source, each a plain function.
 
 A source looks at one rollout and its group and returns a TeacherContext, or None if it has nothing
-for that rollout. `choose_contexts` asks the sources in the recipe's order; the first answer wins.
-To add one: write the function in a file here and name it in SOURCES (and in
-`distil.config.SourceName`).
+for that rollout. `choose_contexts` asks the sources in the recipe's order, and takes the first that
+answers, or combines all that do. To add one: write the function in a file here and name it in
+SOURCES (and in `distil.config.SourceName`).
 
 Several feedback functions may speak about one rollout. Who is listened to is decided by
 `Feedback.source` alone: the sources named in NAMED take the first text or demonstration of that
@@ -13,6 +13,7 @@ very name; `report` takes the first text, and `expert` the first demonstration, 
 import random
 from collections.abc import Callable, Sequence
 
+from distil.config import Combine
 from distil.errors import RecipeError, perhaps
 from distil.feedback.correction import correction
 from distil.feedback.expert import expert
@@ -20,6 +21,7 @@ from distil.feedback.report import report
 from distil.feedback.said import NAMED
 from distil.feedback.sibling import SiblingChoice, sibling
 from distil.feedback.tools import tools
+from distil.prompts import REPORT_SEPARATOR
 from distil.types import Rollout, TeacherContext
 
 Source = Callable[[int, Sequence[Rollout], SiblingChoice, random.Random], TeacherContext | None]
@@ -37,6 +39,7 @@ __all__ = [
     "SOURCES",
     "Source",
     "choose_contexts",
+    "combined",
     "correction",
     "expert",
     "report",
@@ -49,10 +52,13 @@ def choose_contexts(
     rollouts: Sequence[Rollout],
     order: Sequence[str],
     *,
+    combine: Combine = "first",
     sibling_choice: SiblingChoice = "shortest",
     seed: str = "0",
 ) -> list[TeacherContext | None]:
     """Each rollout's context, in order; None where no source has anything (the row is masked).
+
+    combine: "first" takes the first source that has something, "all" `combined` all that have.
 
     `rollouts` are whole groups (equal `Rollout.group`), in any order. `seed` names the random
     stream ("SEED/STEP", say): the same seed gives the same choice, on any number of processes.
@@ -70,5 +76,26 @@ def choose_contexts(
         group_rollouts = [rollouts[i] for i in members]
         for place, index in enumerate(members):
             asked = (SOURCES[name](place, group_rollouts, sibling_choice, rng) for name in order)
-            contexts[index] = next((c for c in asked if c is not None), None)
+            found = (c for c in asked if c is not None)
+            contexts[index] = combined(list(found)) if combine == "all" else next(found, None)
     return contexts
+
+
+def combined(contexts: Sequence[TeacherContext]) -> TeacherContext | None:
+    """One context of several, best first; None for none.
+
+    It holds the first demonstration there is and all reports, a blank line apart; its kind names
+    the sources that are in it, in their order: "sibling+report".
+    """
+    demonstration: str | None = None
+    reports: list[str] = []
+    used: list[str] = []
+    for context in contexts:
+        teaches = demonstration is None and context.demonstration is not None
+        demonstration = context.demonstration if teaches else demonstration
+        reports += [] if context.report is None else [context.report]
+        used += [context.kind] if teaches or context.report is not None else []
+    if not used:
+        return None
+    report_text = REPORT_SEPARATOR.join(reports) if reports else None
+    return TeacherContext("+".join(used), demonstration, report_text)
