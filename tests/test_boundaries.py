@@ -23,6 +23,7 @@ ROOMS = [
     "config",
     "algorithms",
     "presets",
+    "critiquechecks",
     "checks",
     "tasks",
     "prompts",
@@ -44,6 +45,7 @@ ROOMS = [
     "batches",
     "demonstrations",
     "probe",
+    "selfcritic",
     "rolloutlog",
     "callbacks",
     "training_args",
@@ -58,6 +60,7 @@ ROOMS = [
 ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
+LIGHT |= {"critiquechecks"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from distil.config import Combine
 from distil.errors import FeedbackError
 from distil.feedback import SOURCES, choose_contexts
+from distil.feedback.critics import Critic, Critiques
 from distil.feedback.said import first_demonstration
 from distil.feedback.tools import transcript
 from distil.metrics import MetricSums
@@ -29,6 +30,7 @@ class Collected:
     closings: Sequence[str | None]
     rollouts: Sequence[Rollout]
     contexts: Sequence[TeacherContext | None]
+    critiques: Critiques | None = None
 
     def add_metrics(
         self, sums: MetricSums, *, cut: Sequence[bool], active: Sequence[bool] | None
@@ -45,6 +47,9 @@ class Collected:
         sums.ratio("feedback/none", sum(c is None for c in self.contexts), rows)
         sums.ratio("feedback/ungraded", sum(r.reward is None for r in self.rollouts), rows)
         sums.ratio("feedback/cut", sum(cut), rows)
+        if self.critiques is not None:
+            for name, (amount, count) in self.critiques.metrics(rows).items():
+                sums.ratio(name, amount, count)
         if active is not None:
             sums.ratio("distil/active_rollouts", sum(active), rows)
 
@@ -65,13 +70,15 @@ def collect_feedback(
     gather: Callable[[list[Any]], list[Any]],
     first: int,
     environments: Sequence[Any] | None = None,
+    critic: Critic | None = None,
 ) -> Collected:
     """Asks the feedback functions, gathers the groups, and chooses each rollout's context.
 
     rewards: this process's, NaN for ungraded. gather: concatenates lists over processes, in order.
     first: the place of this process's first rollout in that order. environments: TRL's, one a
-    rollout, handed to feedback functions as to reward functions. Raises FeedbackError where a
-    feedback function raises, or returns a wrong length or type.
+    rollout, handed to feedback functions as to reward functions. critic: who writes critiques, if
+    anybody does. Raises FeedbackError where a feedback function raises, or returns a wrong length
+    or type.
     """
     columns = {
         key: [row[key] for row in inputs]
@@ -94,12 +101,14 @@ def collect_feedback(
         Rollout(place // group_size, text, reward, said)
         for place, (text, reward, said) in enumerate(everyone)
     ]
-    contexts = choose_contexts(
-        rollouts, order, combine=combine, sibling_choice=sibling_choice, seed=seed
-    )
+    choosing = {"combine": combine, "sibling_choice": sibling_choice, "seed": seed}
+    critiques = None
+    if critic is not None:
+        rollouts, critiques = critic.run(rollouts, prompts, first, gather, order, **choosing)
+    contexts = choose_contexts(rollouts, order, **choosing)
     mine = slice(first, first + len(prompts))
     closings = [row.get("instruction") for row in inputs]
-    return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine])
+    return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine], critiques)
 
 
 def encode_teacher_prompts(

@@ -32,8 +32,11 @@ from distil.collect import (
     encode_demonstrations,
     encode_teacher_prompts,
 )
+from distil.config import CritiqueConfig
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.errors import FeedbackError, RunError, TrainingError
+from distil.feedback.critics import Critic
+from distil.feedback.judge import ask_judge, check_judge
 from distil.feedback.tools import tool_traces
 from distil.hidden import base_model, check_output_layer
 from distil.metrics import MetricSums
@@ -41,10 +44,11 @@ from distil.probe import TeacherProbe, stop_ids
 from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
+from distil.selfcritic import SelfCritic
 from distil.teacher import make_teacher
 from distil.toolset import check_tools, guarded
-from distil.training_args import DistILConfig, as_objective
-from distil.types import Prompt
+from distil.training_args import DistILConfig, as_critique, as_objective
+from distil.types import Message, Prompt
 
 
 class DistILTrainer(GRPOTrainer):
@@ -92,6 +96,8 @@ class DistILTrainer(GRPOTrainer):
         self._micro_batches_left = 0
         self._sums: dict[str, MetricSums] = {"train": MetricSums(), "eval": MetricSums()}
         check_tools(args, kwargs)
+        if args.critique["by"] == "judge":
+            check_judge(as_critique(args.critique))
         super().__init__(
             model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
         )
@@ -124,6 +130,7 @@ class DistILTrainer(GRPOTrainer):
                 self.teacher, self.accelerator, args.teacher_samples, args.teacher_gate,
                 self.max_completion_length, self.temperature, self.processing_class.pad_token_id,
             )  # fmt: skip
+        self.critic = self._make_critic(as_critique(args.critique))
         self.add_callback(
             CheckpointCallback(
                 self.teacher,
@@ -136,6 +143,25 @@ class DistILTrainer(GRPOTrainer):
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
             self.rollout_log = RolloutLog(args.output_dir)
             self.add_callback(MetricsFile(args.output_dir))
+
+    def _make_critic(self, settings: CritiqueConfig) -> Critic | None:
+        """Who writes critiques, None if nobody does."""
+        if settings.by == "none":
+            return None
+        if settings.by == "judge":
+            return Critic(settings, lambda asked: ask_judge(asked, settings), self._escape_text)
+        student = SelfCritic(
+            self.accelerator, self._encode_critique,
+            lambda ids: str(self.processing_class.decode(ids, skip_special_tokens=True)),
+            settings.max_tokens, settings.temperature, self.args.max_teacher_prompt_length,
+            self.processing_class.pad_token_id,
+        )  # fmt: skip
+
+        def write(asked: Sequence[list[Message]]) -> list[str | None]:
+            seed = f"{self.args.seed}/{self.state.global_step}"
+            return student.write(self.model, asked, seed)
+
+        return Critic(settings, write, self._escape_text)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As TRL's; True resumes from the last checkpoint that was written to its end."""
@@ -182,6 +208,7 @@ class DistILTrainer(GRPOTrainer):
             gather=gather_object,
             first=first,
             environments=self.environments,
+            critic=self.critic if self._mode == "train" else None,
         )
         return per_func
 
@@ -368,16 +395,22 @@ class DistILTrainer(GRPOTrainer):
     def _escape_text(self, text: str) -> str:
         return escape_special_tokens(text, self._special_tokens)
 
-    def _encode(self, prompt: Prompt) -> list[int]:
+    def _encode(self, prompt: Prompt, *, with_tools: bool = True) -> list[int]:
         """Token ids of a prompt with its generation header, as TRL encodes the student's."""
         if isinstance(prompt, str):
             return list(self.processing_class(text=prompt)["input_ids"])
         encoded = self.processing_class.apply_chat_template(
-            prompt, tools=self.tools or None, chat_template=self.chat_template,
-            add_generation_prompt=True, tokenize=True, return_dict=True,
-            **self.chat_template_kwargs,
+            prompt, tools=(self.tools or None) if with_tools else None,
+            chat_template=self.chat_template, add_generation_prompt=True,
+            tokenize=True, return_dict=True, **self.chat_template_kwargs,
         )  # fmt: skip
         return list(encoded["input_ids"])
+
+    def _encode_critique(self, messages: list[Message]) -> list[int]:
+        """As `_encode`, without tools: a critic calls none. As text without a chat template."""
+        if self.processing_class.chat_template is None:
+            return self._encode(messages[-1]["content"] + "\n\n")
+        return self._encode(messages, with_tools=False)
 
     def _check_same_template(self, output: dict[str, Tensor], prompt: Prompt) -> None:
         """Both sides must render one template: else the first token's cost is an artefact."""

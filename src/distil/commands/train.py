@@ -20,6 +20,7 @@ from transformers import PrinterCallback
 from distil.callbacks import AfterEvery, Progress, StopAfterStep
 from distil.config import Recipe
 from distil.evaluate import Attempt, evaluate, summarise
+from distil.feedback.judge import check_judge
 from distil.layout import as_markdown, as_text, clock
 from distil.models import load_model
 from distil.prompts import student_messages, teacher_prompt
@@ -37,6 +38,7 @@ from distil.runs import (
 from distil.tables import result_rows
 from distil.tasks import Task, load_task
 from distil.tasks.grader import Grader
+from distil.toolset import load_tools
 from distil.trainer import DistILTrainer
 from distil.training_args import DistILConfig
 from distil.types import Problem, Prompt, TeacherContext
@@ -51,6 +53,9 @@ def train(recipe: Recipe, *, resume: bool) -> int:
         reopen_run(folder, recipe.as_dict())
     else:
         check_new_run(folder)
+    load_tools(recipe.rollout.tools)
+    if recipe.feedback.critique.by == "judge":
+        check_judge(recipe.feedback.critique)
     model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
     if not resume:  # a folder becomes a run only when all that it needs was found
         begin_run(folder, recipe.as_dict(), recipe.train.seed)
@@ -109,6 +114,7 @@ def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, task: Task) -> Dist
         model,
         reward_funcs=grader.reward,
         feedback_funcs=grader.feedback,
+        tools=load_tools(recipe.rollout.tools) or None,
         args=training_args(recipe),
         train_dataset=rows(task, task.train),
         processing_class=tokenizer,
@@ -169,6 +175,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             top_p=rollout.top_p,
             top_k=rollout.top_k,
             use_vllm=rollout.use_vllm,
+            max_tool_calling_iterations=rollout.max_tool_calling_iterations,
             objective=asdict(objective),
             teacher=recipe.teacher.kind,
             teacher_ema_rate=recipe.teacher.ema_rate,
@@ -180,6 +187,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             max_feedback_tokens=recipe.feedback.max_tokens,
             demonstration_header=recipe.feedback.demonstration_header,
             sibling_choice=recipe.feedback.sibling,
+            critique=asdict(recipe.feedback.critique),
             log_rollouts=train.log_rollouts,
         )
 

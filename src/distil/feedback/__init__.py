@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from distil.config import Combine
 from distil.errors import RecipeError, perhaps
 from distil.feedback.correction import correction
+from distil.feedback.critique import critique
 from distil.feedback.expert import expert
 from distil.feedback.report import report
 from distil.feedback.said import NAMED
@@ -32,6 +33,7 @@ SOURCES: dict[str, Source] = {
     "expert": expert,
     "correction": correction,
     "tools": tools,
+    "critique": critique,
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "choose_contexts",
     "combined",
     "correction",
+    "critique",
     "expert",
     "report",
     "sibling",
