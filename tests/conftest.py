@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -17,6 +18,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import distil
+
 # The toy models are far too small to share between threads.
 torch.set_num_threads(1)
 
@@ -25,6 +28,12 @@ TEMPLATE = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
+
+
+def environment() -> dict[str, str]:
+    """For a process that imports these tests' helpers and the very package that is tested here."""
+    folders = [str(Path(__file__).parent), str(Path(distil.__file__).parent.parent)]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,7 +1,7 @@
 """A small OpenAI-compatible server on loopback around the toy model, which can be made to fail.
 
-Serves POST /v1/chat/completions and GET /v1/models, with the API's own errors for a wrong key and an
-unknown model. `faults` are taken one a request, in order; then it is well again.
+Serves POST /v1/chat/completions and GET /v1/models, with the API's own errors for a wrong key and
+an unknown model. `faults` are taken one a request, in order; then it is well again.
 """
 
 import json

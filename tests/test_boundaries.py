@@ -27,6 +27,7 @@ ROOMS = [
     "checks",
     "tasks",
     "prompts",
+    "markers",
     "feedback",
     "metrics",
     "output_layer",

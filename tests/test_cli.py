@@ -520,6 +520,10 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
             replace(Recipe(), feedback=FeedbackConfig(order=("report", "expert", "report"))),
             "feedback.order names report more than once",
         ),
+        (
+            with_field("feedback.corrections", "mine.jsonl"),
+            "feedback.order doesn't name correction",
+        ),
         (with_field("feedback.max_tokens", -1), "feedback.max_tokens is -1"),
         (with_field("feedback.max_tokens", 15), "at least 16: less has no room"),
     ],
@@ -608,6 +612,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             combine="all",
             max_tokens=400,
             sibling="random",
+            corrections="-my own/ä.jsonl",
             demonstration_header="",
             critique=CritiqueConfig(
                 by="judge",

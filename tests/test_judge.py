@@ -210,5 +210,5 @@ def test_what_the_endpoint_complains_of_is_passed_on(server: JudgeServer) -> Non
 
 def test_an_empty_answer_is_refused(server: JudgeServer) -> None:
     server.always = "blank content"
-    with pytest.raises(FeedbackError, match="an empty answer.*more max_tokens"):
+    with pytest.raises(FeedbackError, match=r"an empty answer.*more max_tokens"):
         check_judge(settings(server))

@@ -1,5 +1,6 @@
 """Two processes give the step that one process gives on the same rollouts, groups across ranks."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 
+from conftest import environment
+from distil.feedback import corrections
 from test_trainer import make_trainer
 
 # TRL calls `rollout_func` experimental; only this test, which needs fixed rollouts, uses it.
@@ -73,7 +77,7 @@ def test_processes_change_nothing(tmp_path: Path, processes: int) -> None:
             [*command, f"--nproc-per-node={count}", __file__, str(folder), str(count)],
             capture_output=True,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
+            env=environment(),
         )
         assert run.returncode == 0, run.stderr[-3000:]
     start = {n: p for n, p in make_trainer(tmp_path / "start").model.state_dict().items()}
@@ -83,6 +87,7 @@ def test_processes_change_nothing(tmp_path: Path, processes: int) -> None:
         assert max((one[n] - start[n]).abs().max() for n in one) > 1e-4, OBJECTIVES[objective]
         for name, weight in one.items():
             torch.testing.assert_close(many[name], weight, rtol=0, atol=1e-6)
+    check_siblings(tmp_path / "1", tmp_path / str(processes), processes)
 
 
 def test_micro_batches_of_the_whole_training_loop_give_one_step(tmp_path: Path) -> None:
@@ -95,6 +100,64 @@ def test_micro_batches_of_the_whole_training_loop_give_one_step(tmp_path: Path) 
             torch.testing.assert_close(parts[name], weight, rtol=0, atol=1e-6)
 
 
+def siblings_and_corrections(folder: Path, processes: int) -> None:
+    """What each of 5 x 6 rollouts' teachers are shown, in order; rank 0 saves it.
+
+    Groups of 6 lie across processes: of 15 rollouts on each of 2, or 10 on each of 3. Each process
+    has a file of corrections of its own, as if their folders were on different machines.
+    """
+    rank = int(os.environ["RANK"])
+    file = folder / f"corrections-{rank}.jsonl"
+    words = {"prompt": "4 ?", "correction": f"corrected by {rank}"}
+    file.write_text(json.dumps(words) + "\n")
+    rows = [{"prompt": [{"role": "user", "content": f"{i} ?"}], "answer": ""} for i in range(5)]
+    shown = {}
+    for choice in ("shortest", "random", "first"):
+        trainer = make_trainer(
+            folder / choice, train_dataset=Dataset.from_list(rows), max_steps=1, num_generations=6,
+            per_device_train_batch_size=30 // processes, gradient_accumulation_steps=1,
+            shuffle_dataset=False, rollout_func=canned, feedback_funcs=corrections(file),
+            feedback_order=["sibling", "correction"], feedback_combine="first",
+            sibling_choice=choice,
+            reward_funcs=lambda prompts, completions, **c: [
+                float(len(t[0]["content"]) % 2 and p[0]["content"] != "4 ?")
+                for p, t in zip(prompts, completions, strict=True)
+            ],
+        )  # fmt: skip
+        trainer.train()
+        collected = trainer._collected
+        mine = [
+            (r.group, r.completion, r.reward, c and c.kind, c and c.demonstration)
+            for r, c in zip(collected.rollouts, collected.contexts, strict=True)
+        ]
+        shown[choice] = gather_object(mine)
+    if rank == 0:
+        (folder / "shown.json").write_text(json.dumps(shown))
+
+
+def check_siblings(one: Path, many: Path, processes: int) -> None:
+    """Both runs showed the same, and what they showed are siblings, of other ranks too."""
+    shown = json.loads((one / "shown.json").read_text())
+    assert json.loads((many / "shown.json").read_text()) == shown
+    assert len({str(rows) for rows in shown.values()}) == 3  # the three choices differ
+    from_elsewhere = 0
+    for rows in shown.values():
+        for place, (group, _, _, kind, words) in enumerate(rows):
+            if group == 4:
+                assert (kind, words) == ("correction", "corrected by 0")
+                continue
+            successes = [
+                i for i, (g, text, reward, _, _) in enumerate(rows)
+                if g == group and i != place and reward == 1 and text.strip() == words
+            ]  # fmt: skip
+            assert kind == "sibling"
+            assert successes
+            rank = place * processes // 30
+            from_elsewhere += all(i * processes // 30 != rank for i in successes)
+    assert from_elsewhere > 0
+
+
 if __name__ == "__main__":
+    siblings_and_corrections(Path(sys.argv[1]), int(sys.argv[2]))
     for place in range(len(OBJECTIVES)):
         one_step(Path(sys.argv[1]), int(sys.argv[2]), objective=place)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from conftest import make_model
+from conftest import environment, make_model
 from test_trainer import make_trainer
 
 STEPS = 7  # an epoch has 4: some resume in the second one, whose order of prompts is another
@@ -92,7 +92,7 @@ def test_a_killed_run_resumes_bit_for_bit(
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env=environment(),
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     resumed = make_trainer(tmp_path / "killed", model=make_model(), **options)

@@ -129,6 +129,11 @@ def _combinations(recipe: Recipe) -> list[str]:
             f"teacher.samples is {recipe.teacher.samples}, more than rollout.num_generations "
             f"({recipe.rollout.num_generations}): one rollout's teacher prompt gives one sample."
         )
+    if recipe.feedback.corrections and "correction" not in recipe.feedback.order:
+        found.append(
+            f"feedback.corrections is {recipe.feedback.corrections!r}, but feedback.order doesn't "
+            "name correction, so that nobody would read them. Add it where it ranks."
+        )
     return [
         *found,
         *feedback_faults(

@@ -11,11 +11,18 @@ from typing import Any
 from distil.config import Combine
 from distil.errors import FeedbackError
 from distil.feedback import SOURCES, choose_contexts
+from distil.feedback.correction import CorrectionFile, FromMain
 from distil.feedback.critics import Critic, Critiques
 from distil.feedback.said import first_demonstration
 from distil.feedback.tools import transcript
+from distil.markers import Markers
 from distil.metrics import MetricSums
-from distil.prompts import escape_special_tokens, fit_teacher_prompt
+from distil.prompts import (
+    escape_special_tokens,
+    fit_teacher_prompt,
+    teacher_prompt,
+    without_texts,
+)
 from distil.types import Feedback, Prompt, Rollout, TeacherContext
 
 FeedbackFunc = Callable[..., Sequence[Feedback | str | None]]
@@ -111,38 +118,69 @@ def collect_feedback(
     return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine], critiques)
 
 
+def refresh_corrections(
+    feedback_funcs: Sequence[FeedbackFunc], from_main: FromMain, sums: MetricSums
+) -> None:
+    """Files of corrections as they are now, the same on every process (a collective call)."""
+    for function in feedback_funcs:
+        if isinstance(function, CorrectionFile):
+            function.refresh(from_main)
+            sums.ratio("corrections/problems", function.problems, 1)
+            sums.ratio("corrections/unread_lines", function.unread, 1)
+
+
+@dataclass(frozen=True)
+class TeacherPrompts:
+    """Row by row: the prompt as ids and as words, None where the teacher has none; whether its
+    feedback was cut; whether it was refused, since it would have changed who says what."""
+
+    ids: list[list[int] | None]
+    words: list[Prompt | None]
+    cut: list[bool]
+    refused: list[bool]
+
+
 def encode_teacher_prompts(
     collected: Collected,
     encode: Callable[[Prompt], list[int]],
-    special_tokens: Sequence[str],
+    markers: Markers,
     max_length: int,
     demonstration_header: str,
     max_feedback_tokens: int,
-) -> tuple[list[list[int] | None], list[Prompt | None], list[bool]]:
-    """Each rollout's teacher prompt as ids and as words, and whether its feedback was cut.
+) -> TeacherPrompts:
+    """Each rollout's teacher prompt: none where there is no context, or where even a prompt without
+    any feedback text is too long.
 
-    None where there is no context, or where even a prompt without any feedback text is too long.
+    Markers in feedback are broken first. Should a prompt still hold more or fewer of their tokens
+    than with bare headers (a tokenizer may read other letters as one of them), it is refused.
     """
-    ids: list[list[int] | None] = []
-    words: list[Prompt | None] = []
-    cut: list[bool] = []
-    rows = zip(collected.prompts, collected.contexts, collected.closings, strict=True)
-    for prompt, context, closing in rows:
-        fitted = None
-        if context is not None:
-            escaped = _escaped(context, special_tokens)
-            fitted = fit_teacher_prompt(
-                prompt, escaped, closing, encode, max_length, demonstration_header,
-                max_feedback_tokens,
-            )  # fmt: skip
-        ids.append(fitted[0] if fitted else None)
-        words.append(fitted[1] if fitted else None)
-        cut.append(fitted[2] if fitted else context is not None)
-    return ids, words, cut
+    rows: list[tuple[list[int] | None, Prompt | None, bool, bool]] = []
+    given = zip(collected.prompts, collected.contexts, collected.closings, strict=True)
+    for prompt, context, closing in given:
+        if context is None:
+            rows.append((None, None, False, False))
+            continue
+        fitted = fit_teacher_prompt(
+            prompt, _escaped(context, markers.texts), closing, encode, max_length,
+            demonstration_header, max_feedback_tokens,
+        )  # fmt: skip
+        if fitted is None:
+            rows.append((None, None, True, False))
+            continue
+        ids, words, cut = fitted
+        bare = teacher_prompt(prompt, without_texts(context), closing, demonstration_header)
+        intact = markers.count(ids) == markers.count(encode(bare))
+        rows.append((ids, words, cut, False) if intact else (None, None, cut, True))
+    return TeacherPrompts(
+        ids=[row[0] for row in rows],
+        words=[row[1] for row in rows],
+        cut=[row[2] for row in rows],
+        refused=[row[3] for row in rows],
+    )
 
 
 def encode_demonstrations(
-    collected: Collected, tokenizer: Any, special_tokens: Sequence[str]
+    collected: Collected, tokenizer: Any, markers: Markers
 ) -> list[list[int]]:
     """Each rollout's demonstration and the end-of-text token, as ids; empty where there is none.
 
@@ -155,7 +193,7 @@ def encode_demonstrations(
         if not text:
             ids.append([])
             continue
-        escaped = escape_special_tokens(text, special_tokens)
+        escaped = escape_special_tokens(text, markers.texts)
         encoded = tokenizer(text=escaped, add_special_tokens=False)["input_ids"]
         ids.append([*encoded, tokenizer.eos_token_id])
     return ids
@@ -197,8 +235,8 @@ def _ask(
     return [Feedback(text=a, source=name) if isinstance(a, str) else a for a in answers]
 
 
-def _escaped(context: TeacherContext, special_tokens: Sequence[str]) -> TeacherContext:
+def _escaped(context: TeacherContext, markers: Sequence[str]) -> TeacherContext:
     def escaped(text: str | None) -> str | None:
-        return None if text is None else escape_special_tokens(text, special_tokens)
+        return None if text is None else escape_special_tokens(text, markers)
 
     return TeacherContext(context.kind, escaped(context.demonstration), escaped(context.report))

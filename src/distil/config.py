@@ -106,6 +106,9 @@ class FeedbackConfig:
     then the demonstration (0: only teacher.max_prompt_length limits it)."""
     sibling: Literal["shortest", "random", "first"] = "shortest"
     """Which successful rollout of the group, where there are several."""
+    corrections: str = ""
+    """Where the source correction finds them: a JSONL file, or my_file.py:my_function; "" is
+    corrections.jsonl in the run's folder, which `distil correct` writes, once there is one."""
     demonstration_header: str = "A correct solution:"
     """The line above a demonstration in the teacher's prompt; "" for none."""
     critique: CritiqueConfig = field(default_factory=CritiqueConfig)

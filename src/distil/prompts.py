@@ -139,7 +139,7 @@ def fit_teacher_prompt(
         return encode(grown), grown
 
     if max_feedback_tokens:
-        bare, _ = tried(_with(context, "", ""))
+        bare, _ = tried(without_texts(context))
         max_length = min(max_length, len(bare) + max_feedback_tokens)
     ids, whole = tried(context)
     if len(ids) <= max_length:
@@ -170,6 +170,11 @@ def _longest(
     return best
 
 
+def without_texts(context: TeacherContext) -> TeacherContext:
+    """The same kinds of feedback, saying nothing: headers alone."""
+    return _with(context, "", "")
+
+
 def cut_middle(text: str, keep: int) -> str:
     """The text with all but `keep` characters cut from its middle, CUT_MARK in their place."""
     if keep >= len(text):
@@ -185,7 +190,7 @@ def escape_special_tokens(text: str, special_tokens: Sequence[str]) -> str:
     Feedback is written by programs, tools and models: were such a token kept whole, its author
     could close the user's message and speak as somebody else.
     """
-    tokens = sorted({t for t in special_tokens if t.strip()}, key=len, reverse=True)
+    tokens = sorted({t for t in special_tokens if t.strip()}, key=lambda t: (-len(t), t))
     # Again until none is left, since breaking one may leave or make another ("<<" in "<<<"). It
     # ends: each turn parts two adjoining characters, or takes one away.
     while (token := next((t for t in tokens if t in text), None)) is not None:

@@ -1,8 +1,9 @@
 """rollouts.jsonl: every rollout of a run, one JSON object a line, some with per-token values.
 
-Fields: step, row, group, prompt, completion, reward, feedback (a list: who said what, each with
-source, text, demonstration), context (the kind of feedback the teacher saw, as in "sibling+report",
-null if none), teacher_prompt (the exact messages),
+Fields: step, row, group, problem (what corrections name it by: its problem_id, else a digest of the
+prompt), prompt, completion, reward, feedback (a list: who said what, each with source, text,
+demonstration), context (the kind of feedback the teacher saw, as in "sibling+report", null if
+none), teacher_prompt (the exact messages),
 and for a sample of rollouts `tokens`: the token's text, mask, cost (nats), credit (future credit
 minus baseline, nats), logp (the student's, of the sampled token), teacher_top and teacher_top_p
 (the teacher's likeliest token and its probability).
@@ -16,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from distil.collect import Collected
+from distil.feedback.correctionfile import problem_key
 from distil.runs import write_text
 from distil.scoring import StudentScores
 from distil.types import Prompt
@@ -77,14 +79,16 @@ def rollout_records(
     """One record a rollout, without token values."""
     records = []
     rows = zip(
-        collected.prompts, collected.rollouts, collected.contexts, teacher_prompts, strict=True
-    )
-    for row, (prompt, rollout, context, teacher_prompt) in enumerate(rows):
+        collected.inputs, collected.prompts, collected.rollouts, collected.contexts,
+        teacher_prompts, strict=True,
+    )  # fmt: skip
+    for row, (columns, prompt, rollout, context, teacher_prompt) in enumerate(rows):
         records.append(
             {
                 "step": step,
                 "row": row,
                 "group": rollout.group,
+                "problem": problem_key(prompt, columns.get("problem_id")),
                 "prompt": prompt,
                 "completion": rollout.completion,
                 "reward": rollout.reward,

@@ -13,11 +13,11 @@ ends there; TRL's `mask_truncated_completions` masks such rollouts instead.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 
@@ -31,6 +31,7 @@ from distil.collect import (
     collect_feedback,
     encode_demonstrations,
     encode_teacher_prompts,
+    refresh_corrections,
 )
 from distil.config import CritiqueConfig
 from distil.demonstrations import add_demonstrations, demonstration_loss
@@ -39,6 +40,7 @@ from distil.feedback.critics import Critic
 from distil.feedback.judge import ask_judge, check_judge
 from distil.feedback.tools import tool_traces
 from distil.hidden import base_model, check_output_layer
+from distil.markers import find_markers
 from distil.metrics import MetricSums
 from distil.probe import TeacherProbe, stop_ids
 from distil.prompts import escape_special_tokens
@@ -108,6 +110,9 @@ class DistILTrainer(GRPOTrainer):
         )
         if "tools" in args.feedback_order:
             self.feedback_funcs = [*self.feedback_funcs, tool_traces]
+        self.markers = find_markers(
+            self.processing_class, self.chat_template, **self.chat_template_kwargs
+        )
         self.objective = as_objective(args.objective)
         cost = cost_function(self.objective)
         if self.objective.name != "grpo":
@@ -192,6 +197,7 @@ class DistILTrainer(GRPOTrainer):
                 f"number or None a completion; the rollouts are in {file}, to try it on) and "
                 "resume from the last checkpoint."
             ) from error
+        refresh_corrections(self.feedback_funcs, self._from_main, self._sums[self._mode])
         count, first = len(prompts), self.accelerator.process_index * len(prompts)
         self._collected = collect_feedback(
             inputs,
@@ -229,7 +235,7 @@ class DistILTrainer(GRPOTrainer):
         if self.builder is not None:
             texts, cut, active = self._add_teacher(self.builder, output, sampled, collected, sums)
         elif self.objective.name == "sft":
-            ids = encode_demonstrations(collected, self.processing_class, self._special_tokens)
+            ids = encode_demonstrations(collected, self.processing_class, self.markers)
             add_demonstrations(output, ids, self.accelerator)
         collected.add_metrics(sums, cut=cut, active=active if self.builder else None)
         if self.rollout_log is not None and self._mode == "train":
@@ -245,14 +251,16 @@ class DistILTrainer(GRPOTrainer):
     ) -> tuple[list[Prompt | None], list[bool], list[bool]]:  # fmt: skip
         """The teacher's part of the batch; (prompts as words, whether cut, whether active)."""
         self._check_same_template(output, collected.prompts[0])
-        teacher_ids, texts, cut = encode_teacher_prompts(
+        shown = encode_teacher_prompts(
             collected,
             self._encode,
-            self._special_tokens,
+            self.markers,
             self.args.max_teacher_prompt_length,
             self.args.demonstration_header,
             self.args.max_feedback_tokens,
         )
+        teacher_ids = shown.ids
+        sums.ratio("feedback/refused", sum(shown.refused), len(teacher_ids))
         row_weight = None
         if self.probe is not None and self._mode == "train":
             row_weight = self.probe.run(
@@ -274,7 +282,7 @@ class DistILTrainer(GRPOTrainer):
             if earlier:
                 count = output["replay_active"].sum()
                 output["replay_active_count"] = self.accelerator.gather(count).sum()
-        return texts, cut, [ids is not None for ids in teacher_ids]
+        return shown.words, shown.cut, [ids is not None for ids in teacher_ids]
 
     def _grade(
         self, rows: Sequence[int], completion_ids: list[list[int]], collected: Collected
@@ -388,12 +396,13 @@ class DistILTrainer(GRPOTrainer):
     def _group_size(self) -> int:
         return int(self.num_generations if self._mode == "train" else self.num_generations_eval)
 
-    @property
-    def _special_tokens(self) -> list[str]:
-        return [t.content for t in self.processing_class.added_tokens_decoder.values() if t.special]
+    def _from_main(self, read: Callable[[], Any]) -> Any:
+        """What `read` returns on the main process, on all of them."""
+        told = [read() if self.accelerator.is_main_process else None]
+        return broadcast_object_list(told)[0]
 
     def _escape_text(self, text: str) -> str:
-        return escape_special_tokens(text, self._special_tokens)
+        return escape_special_tokens(text, self.markers.texts)
 
     def _encode(self, prompt: Prompt, *, with_tools: bool = True) -> list[int]:
         """Token ids of a prompt with its generation header, as TRL encodes the student's."""

@@ -18,8 +18,11 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from distil.callbacks import AfterEvery, Progress, StopAfterStep
+from distil.collect import FeedbackFunc
 from distil.config import Recipe
 from distil.evaluate import Attempt, evaluate, summarise
+from distil.feedback import corrections
+from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
 from distil.layout import as_markdown, as_text, clock
 from distil.models import load_model
@@ -49,6 +52,7 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     began = time.perf_counter()
     folder = Path(recipe.train.output_dir)
     task = load_task(recipe.task)  # cheap checks first: nothing is loaded for a wrong option
+    run_corrections(recipe)
     if resume:
         reopen_run(folder, recipe.as_dict())
     else:
@@ -113,13 +117,26 @@ def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, task: Task) -> Dist
     return DistILTrainer(
         model,
         reward_funcs=grader.reward,
-        feedback_funcs=grader.feedback,
         tools=load_tools(recipe.rollout.tools) or None,
+        feedback_funcs=[grader.feedback, *run_corrections(recipe)],
         args=training_args(recipe),
         train_dataset=rows(task, task.train),
         processing_class=tokenizer,
         peft_config=_lora(recipe),
     )
+
+
+def run_corrections(recipe: Recipe) -> list[FeedbackFunc]:
+    """The feedback function that reads a run's corrections; none if the recipe doesn't ask for it.
+
+    Raises FeedbackError where they can't be read.
+    """
+    if "correction" not in recipe.feedback.order:
+        return []
+    if recipe.feedback.corrections:
+        return [corrections(recipe.feedback.corrections)]
+    file = Path(recipe.train.output_dir) / CORRECTIONS_FILE
+    return [corrections(file, must_exist=False)]
 
 
 def rows(task: Task, problems: Sequence[Problem]) -> Dataset:

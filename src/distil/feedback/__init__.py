@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from distil.config import Combine
 from distil.errors import RecipeError, perhaps
-from distil.feedback.correction import correction
+from distil.feedback.correction import correction, corrections
 from distil.feedback.critique import critique
 from distil.feedback.expert import expert
 from distil.feedback.report import report
@@ -43,6 +43,7 @@ __all__ = [
     "choose_contexts",
     "combined",
     "correction",
+    "corrections",
     "critique",
     "expert",
     "report",
