@@ -134,6 +134,11 @@ def _combinations(recipe: Recipe) -> list[str]:
             f"feedback.corrections is {recipe.feedback.corrections!r}, but feedback.order doesn't "
             "name correction, so that nobody would read them. Add it where it ranks."
         )
+    if "critique" in recipe.feedback.order and recipe.feedback.critique.by == "none":
+        found.append(
+            "feedback.order names critique, and feedback.critique.by is none: nobody writes any. "
+            "Set it to policy or judge."
+        )
     return [
         *found,
         *feedback_faults(
@@ -155,11 +160,6 @@ def _tools(recipe: Recipe) -> list[str]:
     """What tools, or their absence, don't go with."""
     rollout, order = recipe.rollout, recipe.feedback.order
     found: list[str] = []
-    if "critique" in order and recipe.feedback.critique.by == "none":
-        found.append(
-            "feedback.order names critique, and feedback.critique.by is none: nobody writes any. "
-            "Set it to policy or judge."
-        )
     if not rollout.tools:
         if "tools" in order:
             found.append("feedback.order names tools, and rollout.tools is empty. Name a tool.")
@@ -169,7 +169,7 @@ def _tools(recipe: Recipe) -> list[str]:
     for name in rollout.tools:
         if ".py:" not in name:
             found.append(f"rollout.tools has {name!r}, and a tool is path/to/file.py:function.")
-    if (rollout.max_tool_calling_iterations or 1) < 1:
+    if _or(rollout.max_tool_calling_iterations, 1) < 1:
         found.append("rollout.max_tool_calling_iterations must be at least 1, or null: no limit.")
     if recipe.task.eval_size:
         found.append(

@@ -16,6 +16,7 @@ from typing import Any
 from transformers.utils import get_json_schema
 
 from distil.errors import RecipeError
+from distil.markers import REFUSALS
 from distil.training_args import DistILConfig
 
 Escape = Callable[[str], str]
@@ -50,6 +51,28 @@ def _load(name: str) -> Callable[..., Any]:
             "hint and a line in a Google-style docstring (Args:)."
         ) from error
     return found
+
+
+def check_model_calls_tools(tokenizer: Any, name: str) -> None:
+    """Raises RecipeError if the chat template of the model `name` can't show calls and answers."""
+    call = {"type": "function", "function": {"name": "qxfind", "arguments": {"qxword": "qxcat"}}}
+    conversation = [
+        {"role": "user", "content": "qxask"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "name": "qxfind", "content": "qxpage"},
+    ]
+    shown = ""
+    if tokenizer.chat_template is not None:
+        try:
+            shown = tokenizer.apply_chat_template(conversation, tokenize=False)
+        except REFUSALS:  # whatever a template raises at a conversation that it doesn't know
+            shown = ""
+    if missing := [w for w in ("qxfind", "qxword", "qxcat", "qxpage") if w not in shown]:
+        raise RecipeError(
+            f"rollout.tools names tools, and the chat template of {name!r} doesn't show a call and "
+            f"its answer ({len(missing)} of 4 parts are missing): the model was never taught to "
+            "call tools. Use one that was, or take the tools out."
+        )
 
 
 def check_tools(args: DistILConfig, options: dict[str, Any]) -> None:

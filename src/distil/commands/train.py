@@ -41,7 +41,7 @@ from distil.runs import (
 from distil.tables import result_rows
 from distil.tasks import Task, load_task
 from distil.tasks.grader import Grader
-from distil.toolset import load_tools
+from distil.toolset import check_model_calls_tools, load_tools
 from distil.trainer import DistILTrainer
 from distil.training_args import DistILConfig
 from distil.types import Problem, Prompt, TeacherContext
@@ -61,6 +61,8 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     if recipe.feedback.critique.by == "judge":
         check_judge(recipe.feedback.critique)
     model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+    if recipe.rollout.tools:
+        check_model_calls_tools(tokenizer, recipe.model.name)
     if not resume:  # a folder becomes a run only when all that it needs was found
         begin_run(folder, recipe.as_dict(), recipe.train.seed)
     print(f"Run folder: {folder}")
