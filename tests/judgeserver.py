@@ -43,6 +43,7 @@ class JudgeServer(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 64  # on a busy machine five would turn connections away
 
     def __init__(self, answer: Callable[[dict[str, Any]], str], key: str | None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -4,6 +4,7 @@ Every process sees all rollouts and makes the same choice, then asks about its o
 critics themselves, `distil.feedback.judge` and `distil.selfcritic`.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from distil.feedback.critique import attempt_steps, read_critique
 from distil.feedback.said import first_demonstration, first_text
 from distil.prompts import critique_messages, cut_middle
 from distil.types import Feedback, Message, Prompt, Rollout
+
+_log = logging.getLogger(__name__)
 
 ATTEMPT_CHARACTERS = 12_000
 SAID_CHARACTERS = 4000
@@ -70,14 +73,12 @@ class Critic:
         wanted = attempts_in_need(rollouts, order, self.settings.per_step, **choosing)
         mine = [i for i in wanted if first <= i < first + len(prompts)]
         steps = {i: attempt_steps(_shown(rollouts[i])) for i in mine} if self.settings.steps else {}
-        answers = self.write(
-            [self._asked(rollouts[i], prompts[i - first], steps.get(i)) for i in mine]
-        )
-        read = {
-            i: read_critique(answer, steps.get(i))
-            for i, answer in zip(mine, answers, strict=True)
-            if answer is not None
-        }
+        asked = [self._asked(rollouts[i], prompts[i - first], steps.get(i)) for i in mine]
+        answers = dict(zip(mine, self.write(asked), strict=True))
+        read = {i: read_critique(a, steps.get(i)) for i, a in answers.items() if a is not None}
+        useless = [answers[i] for i, said in read.items() if said is None]
+        if useless:
+            _log.info("%d critiques can't be used, such as %r", len(useless), useless[0])
         usable = [(i, said) for i, said in read.items() if said is not None]
         counts = Critiques(
             len(mine), len(read), len(usable), sum(len(said.text or "") for _, said in usable),
