@@ -153,7 +153,8 @@ def statuses_and_modules(*commands: list[str]) -> tuple[list[int], list[str]]:
 def test_help_loads_nothing_heavy() -> None:
     commands = [[], ["--help"], ["-h"], ["train", "--help"], ["eval", "--help"]]
     commands += [["doctor", "--help"], ["train", str(RECIPES[0]), "--help"], ["compare", "--help"]]
-    assert statuses_and_modules(*commands) == ([0] * 8, [])
+    commands += [["correct", "--help"]]
+    assert statuses_and_modules(*commands) == ([0] * 9, [])
 
 
 def test_mistakes_are_told_before_anything_is_loaded(recipe_file: Write) -> None:
@@ -172,6 +173,9 @@ def test_mistakes_are_told_before_anything_is_loaded(recipe_file: Write) -> None
         ["eval", "some-model", "--eval.samples", "0"],
         ["trian", good],
         ["doctor", "now"],
+        ["correct"],
+        ["correct", good, "--limit", "-1"],
+        ["correct", good + ".missing"],
     ]
     assert statuses_and_modules(*commands) == ([2] * len(commands), [])
 
@@ -197,7 +201,7 @@ def test_usage_names_every_command(
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: distil COMMAND")
-    for command in ("train RECIPE", "eval MODEL", "compare SUITE", "doctor"):
+    for command in ("train RECIPE", "eval MODEL", "compare SUITE", "correct RUN", "doctor"):
         assert f"\n  {command} " in out
 
 
@@ -211,7 +215,7 @@ def test_help_of_train_shows_the_recipes_own_values(capsys: pytest.CaptureFixtur
 
 
 def test_a_command_far_from_any_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Known: compare, doctor, eval, train." in complaint(["xyz"], capsys)
+    assert "Known: compare, correct, doctor, eval, train." in complaint(["xyz"], capsys)
 
 
 def test_doctor_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
     distil train RECIPE [--group.field value ...] [--resume]
     distil eval MODEL [--recipe RECIPE] [--task.field value ...] [--eval.field value ...]
     distil compare SUITE [--report-only] [--retry-failed]
+    distil correct RUN [--problem ID] [--all] [--limit N] [--no-grade]
     distil doctor
 
 A recipe is a YAML file (or a run's folder). Its values and the flags go through one parser, so a
@@ -34,6 +35,7 @@ USAGE = """usage: distil COMMAND ...
   train RECIPE    train a model; RECIPE is a YAML file, or a run's folder (see --resume)
   eval MODEL      judge a model on a task's held-out problems
   compare SUITE   train rival objectives over seeds; one table and one figure
+  correct RUN     correct a run's failed attempts; the run learns from it
   doctor          what this machine can do
 
 distil COMMAND --help shows a command's flags.
@@ -82,6 +84,27 @@ class CompareFlags:
     """Run failed runs once more."""
     output_dir: str | None = None
     """Another folder than the suite's: to run it all again, beside results that are there."""
+
+
+@dataclass(frozen=True)
+class CorrectFlags:
+    """Show a run's failed attempts, newest first, and store corrections of them.
+
+    A run with `correction` in its feedback.order uses them from its next step on.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The folder of a run, finished or going on."""
+    problem: str = ""
+    """Only this problem, whether it has a correction or not."""
+    all: bool = False
+    """Every failed attempt, instead of each problem's newest where there is no correction yet."""
+    limit: int = 0
+    """Show at most so many (0: all)."""
+    grade: bool = True
+    """Ask the run's task what it thinks of a correction."""
+    by: str = ""
+    """Your name, stored with what you write."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,6 +173,18 @@ def _compare(argv: list[str]) -> int:
     )
 
 
+def _correct(argv: list[str]) -> int:
+    flags = parse(CorrectFlags, argv, prog="distil correct", default=CorrectFlags(tyro.MISSING))
+    if flags.limit < 0:
+        raise RecipeError(f"--limit is {flags.limit}, and must be 0 (no limit) or more.")
+    from distil.commands.correct import correct
+
+    return correct(
+        flags.run, problem=flags.problem, every=flags.all, limit=flags.limit,
+        grade=flags.grade, by=flags.by,
+    )  # fmt: skip
+
+
 def _doctor(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print("usage: distil doctor\n\nPrints what this machine can do; takes no flags.")
@@ -166,6 +201,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "compare": _compare,
+    "correct": _correct,
     "doctor": _doctor,
 }
 

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from distil.collect import Collected
 from distil.feedback.correctionfile import problem_key
-from distil.runs import write_text
+from distil.runs import ROLLOUTS_FILE, write_text
 from distil.scoring import StudentScores
 from distil.types import Prompt
 
-ROLLOUTS_FILE = "rollouts.jsonl"
 UNGRADED_FILE = "ungraded.jsonl"
 
 

@@ -32,7 +32,8 @@ from distil.types import RunInfo
 
 RECIPE_FILE = "recipe.yaml"
 MARKER = "distil_complete.json"
-LOGS = ("metrics.jsonl", "rollouts.jsonl")
+ROLLOUTS_FILE = "rollouts.jsonl"
+LOGS = ("metrics.jsonl", ROLLOUTS_FILE)
 PACKAGES = (
     "distil",
     "torch",

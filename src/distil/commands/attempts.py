@@ -1,0 +1,92 @@
+"""The failed attempts of a run, from its rollouts.jsonl, also while the run is writing it.
+
+Left out: what anybody thinks of them (`distil.commands.correct`).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distil.errors import RunError, perhaps
+from distil.runs import ROLLOUTS_FILE
+from distil.types import SUCCESS_REWARD, Prompt
+
+
+@dataclass(frozen=True)
+class FailedAttempt:
+    """A rollout without success. said: (who, what) of every report on it."""
+
+    problem: str
+    prompt: Prompt
+    completion: str
+    reward: float | None
+    said: tuple[tuple[str, str], ...]
+    step: int
+
+
+def failed_attempts(folder: Path) -> list[FailedAttempt]:
+    """A run's failed attempts, newest first; half a last line is being written, and left alone.
+
+    Raises RunError if there are no rollouts, or a line is none.
+    """
+    file = folder / ROLLOUTS_FILE
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RunError(
+            f"{file} can't be read ({error.strerror}): {folder} is no run's folder, or no step of "
+            "the run is over yet."
+        ) from error
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or half
+        try:
+            record = json.loads(line)
+            if record["reward"] is None or not record["reward"] >= SUCCESS_REWARD:
+                found.append(_attempt(record))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{file}, line {number}, is no rollout of this version of distil "
+                f"({type(error).__name__}: {error})."
+            ) from error
+    return found[::-1]
+
+
+def selected(
+    attempts: Sequence[FailedAttempt],
+    corrected: Iterable[str],
+    *,
+    problem: str,
+    every: bool,
+    limit: int,
+) -> list[FailedAttempt]:
+    """Which ones to show: each problem's newest, of problems that nobody has corrected yet.
+
+    problem: only this one's, corrected or not ("": any). every: all attempts at all problems, equal
+    ones once. limit: at most so many (0: all). Raises RunError for a problem without any.
+    """
+    known = {a.problem for a in attempts}
+    if problem and problem not in known:
+        raise RunError(f"No attempt at problem {problem!r} has failed.{perhaps(problem, known)}")
+    done = set() if every or problem else set(corrected)
+    chosen: list[FailedAttempt] = []
+    seen: set[tuple[str, str]] = set()
+    for attempt in attempts:
+        key = (attempt.problem, attempt.completion if every else "")
+        if attempt.problem in done or key in seen or problem not in ("", attempt.problem):
+            continue
+        seen.add(key)
+        chosen.append(attempt)
+    return chosen[:limit] if limit else chosen
+
+
+def _attempt(record: dict[str, Any]) -> FailedAttempt:
+    return FailedAttempt(
+        record["problem"],
+        record["prompt"],
+        record["completion"],
+        record["reward"],
+        tuple((f["source"], f["text"]) for f in record["feedback"] if f["text"]),
+        record["step"],
+    )
