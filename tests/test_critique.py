@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from conftest import make_model
 from distil import Feedback
 from distil.config import CritiqueConfig
 from distil.errors import FeedbackError, RecipeError
@@ -320,14 +321,24 @@ def one_step(folder: Path) -> None:
     rows = [
         {"prompt": [{"role": "user", "content": f"{i} ?"}], "answer": str(i + 1)} for i in range(2)
     ]
+    model, calls = make_model(), [0]
+    generate = model.generate
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        return generate(*args, **kwargs)
+
+    model.generate = counted
     trainer = make_trainer(
-        folder, critique=OWN, shuffle_dataset=False, train_dataset=Dataset.from_list(rows),
-        gradient_accumulation_steps=1, **(OPTIONS | {"reward_funcs": first_fails}),
+        folder, model=model, critique=OWN, shuffle_dataset=False, gradient_accumulation_steps=1,
+        train_dataset=Dataset.from_list(rows), **(OPTIONS | {"reward_funcs": first_fails}),
     )  # fmt: skip
     trainer.train()
+    rank = trainer.accelerator.process_index
+    (folder / f"calls-{rank}").write_text(str(calls[0]), encoding="utf-8")
 
 
-def test_a_process_with_nothing_to_ask_waits_for_no_one(tmp_path: Path) -> None:
+def test_a_process_with_nothing_to_ask_generates_with_the_others(tmp_path: Path) -> None:
     run = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
@@ -338,6 +349,8 @@ def test_a_process_with_nothing_to_ask_waits_for_no_one(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     log = json.loads((tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    # Rollouts, then critiques: weights that are sharded need every process for both.
+    assert [(tmp_path / f"calls-{rank}").read_text() for rank in (0, 1)] == ["2", "2"]
     assert log["critique/asked"] == 3 / 8  # of the rollouts of both processes
     assert log["critique/usable"] + log["critique/unusable"] == 1.0
 
