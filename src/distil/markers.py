@@ -21,6 +21,9 @@ SYSTEM, FIRST, ANSWER, SECOND, TOOL = "qxsystem", "qxfirst", "qxanswer", "qxseco
 USER_TURN: Message = {"role": "user", "content": FIRST}
 ANSWER_TURN: Message = {"role": "assistant", "content": ANSWER}
 
+# "<|user|>", "<<SYS>>", "[INST]": broken by themselves, so that no other text in between helps.
+TAG = re.compile(r"<<?[^<>\n]{1,60}>>?|\[[^\[\]\n]{1,60}\]")
+
 # A template may refuse any but the last one. What it writes before all of them is left alone, since
 # it may be a preamble in plain words, except before a system message of ours.
 PROBES: tuple[list[Message], ...] = (
@@ -68,7 +71,7 @@ def find_markers(tokenizer: Any, chat_template: str | None = None, **options: An
 
 
 def literal_markers(rendered: str, tokens: Sequence[str]) -> set[str]:
-    """Lines of what stands between a probe's words, without `tokens`; brackets in them alone too.
+    """What stands between a probe's words, without `tokens`: tags, and lines of other marks.
 
     "<s>[INST] qxfirst [/INST] qxanswer</s>[INST] qxsecond [/INST]" -> {"[INST]", "[/INST]"}
     """
@@ -77,11 +80,12 @@ def literal_markers(rendered: str, tokens: Sequence[str]) -> set[str]:
         pieces = pieces[1:]
     known = sorted((re.escape(t) for t in tokens if t), key=len, reverse=True)
     parted = re.compile("|".join([*known, r"\n"]))
-    lines = {part.strip() for piece in pieces for part in parted.split(piece)}
-    bracketed = {
-        word for line in lines for word in line.split() if re.fullmatch(r"<.+>|\[.+\]|\{.+\}", word)
-    }
-    return {text for text in lines | bracketed if _marks(text)}
+    lines = {line for piece in pieces for line in parted.split(piece)}
+    tags = {tag for line in lines for tag in TAG.findall(line)}
+    others = {part.strip() for line in lines for part in TAG.split(line)}
+    # What is longer, or dated, is a preamble in words.
+    short = {text for text in others if len(text) <= 40 and not re.search(r"\d", text)}
+    return {text for text in tags | short if _marks(text)}
 
 
 def _marks(text: str) -> bool:
