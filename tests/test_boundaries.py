@@ -23,6 +23,7 @@ ROOMS = [
     "config",
     "algorithms",
     "presets",
+    "critiquechecks",
     "checks",
     "sandbox",
     "feedback",
@@ -46,9 +47,11 @@ ROOMS = [
     "batches",
     "demonstrations",
     "probe",
+    "selfcritic",
     "rolloutlog",
     "callbacks",
     "training_args",
+    "toolset",
     "trainer",
     "evaluate",
     "tables",
@@ -59,6 +62,7 @@ ROOMS = [
 ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
+LIGHT |= {"critiquechecks"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 

@@ -16,6 +16,7 @@ from distil.algorithms import resolved
 from distil.checks import check_recipe
 from distil.cli import load_recipe, main
 from distil.config import (
+    CritiqueConfig,
     EvalConfig,
     FeedbackConfig,
     LoraSettings,
@@ -38,6 +39,7 @@ DISTIL: dict[str, Any] = {"future": "sum", "support": "teacher", "advantage_weig
 # Every field that may be null, as it is by default, with another value.
 NULLABLE: dict[str, Any] = {
     "task.check": "exact",
+    "rollout.max_tool_calling_iterations": 3,
     "objective.future": "mean",
     "objective.support": "joined",
     "objective.advantage_weight": 0.25,
@@ -626,6 +628,20 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             sibling="random",
             corrections="-my own/ä.jsonl",
             demonstration_header="",
+            critique=CritiqueConfig(
+                by="judge",
+                steps=True,
+                show_answer=True,
+                per_step=3,
+                max_tokens=99,
+                temperature=0.0,
+                model="org/a: b",
+                base_url="http://h:1/v1",
+                api_key_env="-KEY",
+                concurrency=2,
+                timeout=1.5,
+                deadline=7.0,
+            ),
         ),
         teacher=TeacherConfig("frozen", 0.05, 512, samples=4, gate=True),
         objective=ObjectiveConfig(
@@ -650,7 +666,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             replay_batches=2,
             policy_space_clip=3.0,
         ),
-        rollout=RolloutConfig(3, 1, 17, 0.7, 0.95, 20, True),
+        rollout=RolloutConfig(3, 1, 17, 0.7, 0.95, 20, True, ("a b.py:f", "g.py:h"), 4),
         train=TrainConfig(
             output_dir="-runs/ä b",
             steps=3,

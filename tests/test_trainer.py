@@ -35,6 +35,9 @@ def make_trainer(folder: Path, *, model: Any = None, **options: Any) -> DistILTr
         "feedback_funcs": options.pop("feedback_funcs", solution),
         "peft_config": options.pop("peft_config", None),
         "rollout_func": options.pop("rollout_func", None),
+        "tools": options.pop("tools", None),
+        "environment_factory": options.pop("environment_factory", None),
+        "processing_class": options.pop("processing_class", None) or make_tokenizer(),
         "train_dataset": options.pop("train_dataset", Dataset.from_list(conversations(8))),
     }
     settings = {
@@ -58,7 +61,6 @@ def make_trainer(folder: Path, *, model: Any = None, **options: Any) -> DistILTr
     return DistILTrainer(
         make_model() if model is None else model,
         args=DistILConfig(**(settings | options), objective=objective),
-        processing_class=make_tokenizer(),
         **trainer_options,
     )
 
@@ -90,9 +92,15 @@ def rows_of(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
 
 
 def plain_gradient(
-    trainer: DistILTrainer, batch: dict[str, Any], teacher_prompts: list[str]
+    trainer: DistILTrainer,
+    batch: dict[str, Any],
+    teacher_prompts: list[str],
+    spoken: Tensor | None = None,
 ) -> Tensor:
-    """The same gradient the long way: full logits, row by row, no padding, no chunks."""
+    """The same gradient the long way: full logits, row by row, no padding, no chunks.
+
+    spoken: 0 at tokens that a tool wrote.
+    """
     model, encode = trainer.model, trainer.processing_class
     costs, logps = [], []
     for row, text in enumerate(teacher_prompts):
@@ -120,6 +128,7 @@ def plain_gradient(
     cost = torch.nn.utils.rnn.pad_sequence(costs, batch_first=True)
     logp = torch.nn.utils.rnn.pad_sequence(logps, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(c)) for c in costs], batch_first=True)
+    mask = mask if spoken is None else mask * spoken
     credit = future_credit(cost, mask)
     credit = credit - leave_one_out(credit, mask, 4)
     loss = ((cost + logp * credit) * mask).sum() / mask.sum()

@@ -9,6 +9,7 @@ from typing import Any
 
 from distil.algorithms import faults, resolved
 from distil.config import TABLE_ENDING, Recipe, TaskConfig
+from distil.critiquechecks import critique_faults
 from distil.errors import RecipeError, perhaps
 from distil.presets import preset
 
@@ -150,6 +151,11 @@ def _combinations(recipe: Recipe) -> list[str]:
             f"feedback.corrections is {recipe.feedback.corrections!r}, but feedback.order doesn't "
             "name correction, so that nobody would read them. Add it where it ranks."
         )
+    if "critique" in recipe.feedback.order and recipe.feedback.critique.by == "none":
+        found.append(
+            "feedback.order names critique, and feedback.critique.by is none: nobody writes any. "
+            "Set it to policy or judge."
+        )
     return [
         *found,
         *feedback_faults(
@@ -157,7 +163,44 @@ def _combinations(recipe: Recipe) -> list[str]:
             recipe.feedback.max_tokens,
             names=("feedback.order", "feedback.max_tokens"),
         ),
+        *critique_faults(
+            recipe.feedback.critique,
+            recipe.feedback.order,
+            recipe.objective.name,
+            names=("feedback.critique", "feedback.order"),
+        ),
+        *_tools(recipe),
     ]
+
+
+def _tools(recipe: Recipe) -> list[str]:
+    """What tools, or their absence, don't go with."""
+    rollout, order = recipe.rollout, recipe.feedback.order
+    found: list[str] = []
+    if not rollout.tools:
+        if "tools" in order:
+            found.append("feedback.order names tools, and rollout.tools is empty. Name a tool.")
+        if rollout.max_tool_calling_iterations is not None:
+            found.append("rollout.max_tool_calling_iterations is set, and rollout.tools is empty.")
+        return found
+    for name in rollout.tools:
+        if ".py:" not in name:
+            found.append(f"rollout.tools has {name!r}, and a tool is path/to/file.py:function.")
+    if _or(rollout.max_tool_calling_iterations, 1) < 1:
+        found.append("rollout.max_tool_calling_iterations must be at least 1, or null: no limit.")
+    if recipe.task.eval_size:
+        found.append(
+            f"task.eval_size is {recipe.task.eval_size}, and the held-out problems are answered in "
+            "one turn without tools: the table would judge another policy than the one that is "
+            "trained. Set it to 0, and read the reward in metrics.jsonl."
+        )
+    if recipe.teacher.samples:
+        found.append("teacher.samples are drawn without tools, and rollout.tools has some. Set 0.")
+    if recipe.objective.name == "sft":
+        found.append(
+            "sft imitates a demonstration as one message; with rollout.tools it isn't one."
+        )
+    return found
 
 
 def feedback_faults(order: Sequence[str], max_tokens: int, *, names: tuple[str, str]) -> list[str]:

@@ -12,7 +12,9 @@ from distil.config import Combine
 from distil.errors import FeedbackError
 from distil.feedback import SOURCES, choose_contexts
 from distil.feedback.correction import CorrectionFile, FromMain
+from distil.feedback.critics import Critic, Critiques
 from distil.feedback.said import first_demonstration
+from distil.feedback.tools import transcript
 from distil.markers import Markers
 from distil.metrics import MetricSums
 from distil.prompts import (
@@ -21,7 +23,6 @@ from distil.prompts import (
     teacher_prompt,
     without_texts,
 )
-from distil.tasks.grader import completion_text
 from distil.types import Feedback, Prompt, Rollout, TeacherContext
 
 FeedbackFunc = Callable[..., Sequence[Feedback | str | None]]
@@ -36,6 +37,7 @@ class Collected:
     closings: Sequence[str | None]
     rollouts: Sequence[Rollout]
     contexts: Sequence[TeacherContext | None]
+    critiques: Critiques | None = None
 
     def add_metrics(
         self, sums: MetricSums, *, cut: Sequence[bool], active: Sequence[bool] | None
@@ -52,6 +54,9 @@ class Collected:
         sums.ratio("feedback/none", sum(c is None for c in self.contexts), rows)
         sums.ratio("feedback/ungraded", sum(r.reward is None for r in self.rollouts), rows)
         sums.ratio("feedback/cut", sum(cut), rows)
+        if self.critiques is not None:
+            for name, (amount, count) in self.critiques.metrics(rows).items():
+                sums.ratio(name, amount, count)
         if active is not None:
             sums.ratio("distil/active_rollouts", sum(active), rows)
 
@@ -71,18 +76,24 @@ def collect_feedback(
     group_size: int,
     gather: Callable[[list[Any]], list[Any]],
     first: int,
+    environments: Sequence[Any] | None = None,
+    critic: Critic | None = None,
 ) -> Collected:
     """Asks the feedback functions, gathers the groups, and chooses each rollout's context.
 
     rewards: this process's, NaN for ungraded. gather: concatenates lists over processes, in order.
-    first: the place of this process's first rollout in that order. Raises FeedbackError where a
-    feedback function raises, or returns a wrong length or type.
+    first: the place of this process's first rollout in that order. environments: TRL's, one a
+    rollout, handed to feedback functions as to reward functions. critic: who writes critiques, if
+    anybody does. Raises FeedbackError where a feedback function raises, or returns a wrong length
+    or type.
     """
     columns = {
         key: [row[key] for row in inputs]
         for key in inputs[0]
         if key not in ("prompt", "completion", "completion_ids")
     }
+    if environments is not None:
+        columns["environments"] = list(environments)
     graded = [None if reward != reward else reward for reward in rewards]
     feedback: list[tuple[Feedback, ...]] = [()] * len(prompts)
     for function in feedback_funcs:
@@ -91,18 +102,20 @@ def collect_feedback(
             said if answer is None else (*said, answer)
             for said, answer in zip(feedback, answers, strict=True)
         ]
-    texts = [completion_text(c) for c in completions]
+    texts = [transcript(c) for c in completions]
     everyone = gather(list(zip(texts, graded, feedback, strict=True)))
     rollouts = [
         Rollout(place // group_size, text, reward, said)
         for place, (text, reward, said) in enumerate(everyone)
     ]
-    contexts = choose_contexts(
-        rollouts, order, combine=combine, sibling_choice=sibling_choice, seed=seed
-    )
+    choosing = {"combine": combine, "sibling_choice": sibling_choice, "seed": seed}
+    critiques = None
+    if critic is not None:
+        rollouts, critiques = critic.run(rollouts, prompts, first, gather, order, **choosing)
+    contexts = choose_contexts(rollouts, order, **choosing)
     mine = slice(first, first + len(prompts))
     closings = [row.get("instruction") for row in inputs]
-    return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine])
+    return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine], critiques)
 
 
 def refresh_corrections(

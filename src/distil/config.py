@@ -12,7 +12,7 @@ FutureCredit = Literal["sum", "mean", "none"]
 Support = Literal["teacher", "student", "joined"]
 Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
-SourceName = Literal["sibling", "report", "expert", "correction"]
+SourceName = Literal["sibling", "report", "expert", "correction", "tools", "critique"]
 Combine = Literal["first", "all"]
 CheckName = Literal["math", "choice", "exact", "tolerant"]
 
@@ -67,6 +67,39 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class CritiqueConfig:
+    """Who writes critiques of failed attempts (`critique` in feedback.order), and how many.
+
+    Asked about are attempts that didn't succeed and whose teacher would be shown the critique: not
+    those that a source named earlier in the order answers for.
+    """
+
+    by: Literal["none", "policy", "judge"] = "none"
+    """policy: the student itself; judge: a model behind an OpenAI-compatible endpoint."""
+    steps: bool = False
+    """Ask for the first wrong step: the attempt's lines, or a single line's sentences, numbered."""
+    show_answer: bool = False
+    """Show the critic the expert's answer, where there is one."""
+    per_step: int = 16
+    """Most attempts a step that are asked about, spread over the prompts of all processes."""
+    max_tokens: int = 256
+    """Of one critique."""
+    temperature: float = 0.7
+    model: str = ""
+    """The judge's name at its endpoint. From here on: only for a judge."""
+    base_url: str = ""
+    """The endpoint, as in http://localhost:8000/v1."""
+    api_key_env: str = ""
+    """The environment variable that holds the key; empty: the endpoint needs none."""
+    concurrency: int = 8
+    """Requests under way at once, of each process."""
+    timeout: float = 60.0
+    """Seconds until one request is given up; it's made once more after a pause."""
+    deadline: float = 180.0
+    """Seconds until a step goes on without the critiques that are still missing."""
+
+
+@dataclass(frozen=True)
 class FeedbackConfig:
     """Which feedback a rollout's teacher is shown."""
 
@@ -85,6 +118,7 @@ class FeedbackConfig:
     corrections.jsonl in the run's folder, which `distil correct` writes, once there is one."""
     demonstration_header: str = "A correct solution:"
     """The line above a demonstration in the teacher's prompt; "" for none."""
+    critique: CritiqueConfig = field(default_factory=CritiqueConfig)
 
 
 @dataclass(frozen=True)
@@ -172,6 +206,11 @@ class RolloutConfig:
     top_k: int = 0
     use_vllm: bool = False
     """Sample with vLLM (the extra `distil[vllm]`) instead of transformers."""
+    tools: tuple[str, ...] = ()
+    """Tools that the student may call, each path/to/file.py:function with type hints and a
+    Google-style docstring; what they return isn't scored. The model must know how to call tools."""
+    max_tool_calling_iterations: int | None = None
+    """Turns with calls; null: as many as fit max_completion_length."""
 
 
 @dataclass(frozen=True)
@@ -238,5 +277,6 @@ class Recipe:
         """Plain nested dicts and lists, as YAML and JSON want them."""
         plain: dict[str, Any] = asdict(self)
         plain["feedback"]["order"] = list(self.feedback.order)
+        plain["rollout"]["tools"] = list(self.rollout.tools)
         plain["train"]["report_to"] = list(self.train.report_to)
         return plain

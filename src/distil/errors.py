@@ -5,7 +5,7 @@
     │   └── SuiteError         a comparison's suite is wrong, or not the one that was begun
     ├── ModelError             a model can't be found, read, or isn't the one that was asked for
     ├── TaskError              a task's name, options or problems are wrong
-    ├── FeedbackError          a reward or feedback function broke its contract
+    ├── FeedbackError          a feedback function broke its contract, or a judge can't be asked
     ├── SandboxUnavailable     no way to lock untrusted programs in holds on this machine
     ├── RunError               a run folder can't be made, read or resumed
     └── TrainingError          training can't go on (non-finite loss, lost alignment)
@@ -39,7 +39,8 @@ class TaskError(DistILError):
 
 
 class FeedbackError(DistILError):
-    """A reward or feedback function broke its contract (raised, or wrong length or type)."""
+    """A reward or feedback function broke its contract (raised, or wrong length or type), or the
+    judge that a run needs can't be asked."""
 
 
 class SandboxUnavailable(DistILError):

@@ -33,17 +33,24 @@ from distil.collect import (
     encode_teacher_prompts,
     refresh_corrections,
 )
+from distil.config import CritiqueConfig
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.errors import FeedbackError, RunError, TrainingError
+from distil.feedback.critics import Critic
+from distil.feedback.judge import ask_judge, check_judge
+from distil.feedback.tools import tool_traces
 from distil.hidden import base_model, check_output_layer
 from distil.markers import find_markers
 from distil.metrics import MetricSums
 from distil.probe import TeacherProbe, stop_ids
+from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
+from distil.selfcritic import SelfCritic
 from distil.teacher import make_teacher
-from distil.training_args import DistILConfig, as_objective
-from distil.types import Prompt
+from distil.toolset import check_tools, guarded
+from distil.training_args import DistILConfig, as_critique, as_objective
+from distil.types import Message, Prompt
 
 
 class DistILTrainer(GRPOTrainer):
@@ -55,6 +62,8 @@ class DistILTrainer(GRPOTrainer):
         one `Feedback`, one string (the report's text) or None a completion.
     A dataset column `instruction` (the format demand), where there is one, closes the teacher's
     prompt, so that the teacher answers in the form that is graded.
+    tools, environment_factory: TRL's, for multi-turn rollouts; what they print is escaped, enters
+        neither cost nor credit, and is feedback where `feedback_order` names "tools".
     """
 
     _tag_names = ["trl", "distil"]  # noqa: RUF012  (TRL reads it from the class)
@@ -88,12 +97,19 @@ class DistILTrainer(GRPOTrainer):
         self._student_tokens: Tensor | int = 0
         self._micro_batches_left = 0
         self._sums: dict[str, MetricSums] = {"train": MetricSums(), "eval": MetricSums()}
-        super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
+        check_tools(args, kwargs)
+        if args.critique["by"] == "judge":
+            check_judge(as_critique(args.critique))
+        super().__init__(
+            model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
+        )
         if feedback_funcs is None:
             feedback_funcs = []
         self.feedback_funcs = (
             feedback_funcs if isinstance(feedback_funcs, list) else [feedback_funcs]
         )
+        if "tools" in args.feedback_order:
+            self.feedback_funcs = [*self.feedback_funcs, tool_traces]
         self.markers = find_markers(
             self.processing_class, self.chat_template, **self.chat_template_kwargs
         )
@@ -119,6 +135,7 @@ class DistILTrainer(GRPOTrainer):
                 self.teacher, self.accelerator, args.teacher_samples, args.teacher_gate,
                 self.max_completion_length, self.temperature, self.processing_class.pad_token_id,
             )  # fmt: skip
+        self.critic = self._make_critic(as_critique(args.critique))
         self.add_callback(
             CheckpointCallback(
                 self.teacher,
@@ -131,6 +148,25 @@ class DistILTrainer(GRPOTrainer):
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
             self.rollout_log = RolloutLog(args.output_dir)
             self.add_callback(MetricsFile(args.output_dir))
+
+    def _make_critic(self, settings: CritiqueConfig) -> Critic | None:
+        """Who writes critiques, None if nobody does."""
+        if settings.by == "none":
+            return None
+        if settings.by == "judge":
+            return Critic(settings, lambda asked: ask_judge(asked, settings), self._escape_text)
+        student = SelfCritic(
+            self.accelerator, self._encode_critique,
+            lambda ids: str(self.processing_class.decode(ids, skip_special_tokens=True)),
+            settings.max_tokens, settings.temperature, self.args.max_teacher_prompt_length,
+            self.processing_class.pad_token_id,
+        )  # fmt: skip
+
+        def write(asked: Sequence[list[Message]]) -> list[str | None]:
+            seed = f"{self.args.seed}/{self.state.global_step}"
+            return student.write(self.model, asked, seed)
+
+        return Critic(settings, write, self._escape_text)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As TRL's; True resumes from the last checkpoint that was written to its end."""
@@ -177,6 +213,8 @@ class DistILTrainer(GRPOTrainer):
             group_size=self._group_size,
             gather=gather_object,
             first=first,
+            environments=self.environments,
+            critic=self.critic if self._mode == "train" else None,
         )
         return per_func
 
@@ -185,16 +223,17 @@ class DistILTrainer(GRPOTrainer):
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]
         assert collected is not None
-        sums.rate(
-            "speed/sampling_tokens", output["completion_mask"].sum(), self._sampling_ended - started
-        )
+        sampled = output["completion_mask"]
+        if "tool_mask" in output:  # 0 where a tool or an environment speaks
+            sampled = sampled * output["tool_mask"]
+        sums.rate("speed/sampling_tokens", sampled.sum(), self._sampling_ended - started)
 
         output["row"] = torch.arange(len(inputs), device=output["completion_ids"].device)
         rows = len(inputs)
         texts: list[Prompt | None] = [None] * rows
         cut, active = [False] * rows, [False] * rows
         if self.builder is not None:
-            texts, cut, active = self._add_teacher(self.builder, output, collected, sums)
+            texts, cut, active = self._add_teacher(self.builder, output, sampled, collected, sums)
         elif self.objective.name == "sft":
             ids = encode_demonstrations(collected, self.processing_class, self.markers)
             add_demonstrations(output, ids, self.accelerator)
@@ -207,8 +246,8 @@ class DistILTrainer(GRPOTrainer):
         return output
 
     def _add_teacher(
-        self, builder: BatchBuilder, output: dict[str, Tensor], collected: Collected,
-        sums: MetricSums,
+        self, builder: BatchBuilder, output: dict[str, Tensor], sampled: Tensor,
+        collected: Collected, sums: MetricSums,
     ) -> tuple[list[Prompt | None], list[bool], list[bool]]:  # fmt: skip
         """The teacher's part of the batch; (prompts as words, whether cut, whether active)."""
         self._check_same_template(output, collected.prompts[0])
@@ -229,10 +268,8 @@ class DistILTrainer(GRPOTrainer):
                 lambda rows, ids: self._grade(rows, ids, collected), sums,
             )  # fmt: skip
         before = time.perf_counter()
-        mask = output["completion_mask"]
         tokens = builder.add_teacher(
-            self.model, output, teacher_ids,
-            mask * output["tool_mask"] if "tool_mask" in output else mask,
+            self.model, output, teacher_ids, sampled,
             [r.succeeded for r in collected.rollouts], self._group_size, stale=self._stale,
             row_weight=row_weight,
         )  # fmt: skip
@@ -241,7 +278,7 @@ class DistILTrainer(GRPOTrainer):
             seed = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}"
             earlier = self.replay.draw(len(teacher_ids), seed)
             self.replay.push(output)
-            output |= {f"replay_{k}": v.to(mask.device) for k, v in earlier.items()}
+            output |= {f"replay_{k}": v.to(sampled.device) for k, v in earlier.items()}
             if earlier:
                 count = output["replay_active"].sum()
                 output["replay_active_count"] = self.accelerator.gather(count).sum()
@@ -364,16 +401,25 @@ class DistILTrainer(GRPOTrainer):
         told = [read() if self.accelerator.is_main_process else None]
         return broadcast_object_list(told)[0]
 
-    def _encode(self, prompt: Prompt) -> list[int]:
+    def _escape_text(self, text: str) -> str:
+        return escape_special_tokens(text, self.markers.texts)
+
+    def _encode(self, prompt: Prompt, *, with_tools: bool = True) -> list[int]:
         """Token ids of a prompt with its generation header, as TRL encodes the student's."""
         if isinstance(prompt, str):
             return list(self.processing_class(text=prompt)["input_ids"])
         encoded = self.processing_class.apply_chat_template(
-            prompt, tools=self.tools or None, chat_template=self.chat_template,
-            add_generation_prompt=True, tokenize=True, return_dict=True,
-            **self.chat_template_kwargs,
+            prompt, tools=(self.tools or None) if with_tools else None,
+            chat_template=self.chat_template, add_generation_prompt=True,
+            tokenize=True, return_dict=True, **self.chat_template_kwargs,
         )  # fmt: skip
         return list(encoded["input_ids"])
+
+    def _encode_critique(self, messages: list[Message]) -> list[int]:
+        """As `_encode`, without tools: a critic calls none. As text without a chat template."""
+        if self.processing_class.chat_template is None:
+            return self._encode(messages[-1]["content"] + "\n\n")
+        return self._encode(messages, with_tools=False)
 
     def _check_same_template(self, output: dict[str, Tensor], prompt: Prompt) -> None:
         """Both sides must render one template: else the first token's cost is an artefact."""

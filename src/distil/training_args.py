@@ -10,7 +10,8 @@ from trl import GRPOConfig
 
 from distil.algorithms import faults, resolved
 from distil.checks import feedback_faults
-from distil.config import Combine, ObjectiveConfig, SourceName, TeacherKind
+from distil.config import Combine, CritiqueConfig, ObjectiveConfig, SourceName, TeacherKind
+from distil.critiquechecks import critique_faults
 from distil.errors import RecipeError, known_names, perhaps
 from distil.feedback.sibling import SiblingChoice
 from distil.prompts import DEMONSTRATION_HEADER
@@ -29,6 +30,7 @@ class DistILConfig(GRPOConfig):
 
     objective: a name ("distil", "grpo", ...), a dict of `distil.config.ObjectiveConfig`'s fields,
         or such a config itself; kept as a plain dict with every field filled in.
+    critique: a dict of `distil.config.CritiqueConfig`'s fields, or such a config; kept in full too.
     num_generations may be 1, which TRL refuses, for objectives that compare no rewards.
     Raises RecipeError where sampler and objective don't fit together (`distil.algorithms.faults`).
     """
@@ -45,6 +47,7 @@ class DistILConfig(GRPOConfig):
     max_feedback_tokens: int = _help(0, "Tokens that feedback may add to a prompt; 0: no limit.")
     demonstration_header: str = _help(DEMONSTRATION_HEADER, "Line above a demonstration.")
     sibling_choice: SiblingChoice = _help("shortest", "shortest, random or first.")
+    critique: Any = _help({}, "Who writes critiques: a dict of CritiqueConfig's fields.")
     log_rollouts: int = _help(4, "Rollouts a step written with per-token values; -1: no file.")
     disable_dropout: bool = _help(True, "Dropout would add noise to every cost and credit.")
 
@@ -65,7 +68,12 @@ class DistILConfig(GRPOConfig):
                 f"({objective.future_weight}) and replay_batches ({objective.replay_batches}) at "
                 "least 0."
             )
+        critique = as_critique(self.critique)
+        self.critique = asdict(critique)
         found += self._feedback_faults()
+        found += critique_faults(
+            critique, self.feedback_order, objective.name, names=("critique", "feedback_order")
+        )
         if self.teacher_gate and self.teacher_samples < 1:
             found.append("teacher_gate needs teacher_samples of 1 or more to judge the teacher by.")
         if self.teacher_samples > generations:
@@ -110,8 +118,21 @@ def as_objective(given: Any) -> ObjectiveConfig:
         raise RecipeError(
             f"objective is a {type(given).__name__}: give a name, a dict or an ObjectiveConfig."
         )
-    known = {f.name for f in fields(ObjectiveConfig)}
+    return resolved(_from_fields(ObjectiveConfig, given, "An objective"))
+
+
+def as_critique(given: Any) -> CritiqueConfig:
+    """A dict or a CritiqueConfig as a CritiqueConfig. Raises RecipeError for an unknown field."""
+    if isinstance(given, CritiqueConfig):
+        return given
+    if not isinstance(given, dict):
+        raise RecipeError(f"critique is a {type(given).__name__}: give a dict or a CritiqueConfig.")
+    return _from_fields(CritiqueConfig, given, "critique")
+
+
+def _from_fields(kind: type[Any], given: dict[str, Any], what: str) -> Any:
+    known = {f.name for f in fields(kind)}
     for name in given:
         if name not in known:
-            raise RecipeError(f"An objective has no field {name!r}.{perhaps(name, known)}")
-    return resolved(ObjectiveConfig(**given))
+            raise RecipeError(f"{what} has no field {name!r}.{perhaps(name, known)}")
+    return kind(**given)

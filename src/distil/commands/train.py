@@ -23,6 +23,7 @@ from distil.config import Recipe
 from distil.evaluate import Attempt, evaluate, summarise
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
+from distil.feedback.judge import check_judge
 from distil.layout import as_markdown, as_text, clock
 from distil.models import load_model
 from distil.prompts import student_messages, teacher_prompt
@@ -40,6 +41,7 @@ from distil.runs import (
 from distil.tables import result_rows
 from distil.tasks import Task, load_task
 from distil.tasks.grader import Grader
+from distil.toolset import check_model_calls_tools, load_tools
 from distil.trainer import DistILTrainer
 from distil.training_args import DistILConfig
 from distil.types import Problem, Prompt, TeacherContext
@@ -55,7 +57,12 @@ def train(recipe: Recipe, *, resume: bool) -> int:
         reopen_run(folder, recipe.as_dict())
     else:
         check_new_run(folder)
+    load_tools(recipe.rollout.tools)
+    if recipe.feedback.critique.by == "judge":
+        check_judge(recipe.feedback.critique)
     model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+    if recipe.rollout.tools:
+        check_model_calls_tools(tokenizer, recipe.model.name)
     if not resume:  # a folder becomes a run only when all that it needs was found
         begin_run(folder, recipe.as_dict(), recipe.train.seed)
     print(f"Run folder: {folder}")
@@ -112,6 +119,7 @@ def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, task: Task) -> Dist
     return DistILTrainer(
         model,
         reward_funcs=grader.reward,
+        tools=load_tools(recipe.rollout.tools) or None,
         feedback_funcs=[grader.feedback, *run_corrections(recipe)],
         args=training_args(recipe),
         train_dataset=rows(task, task.train),
@@ -186,6 +194,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             top_p=rollout.top_p,
             top_k=rollout.top_k,
             use_vllm=rollout.use_vllm,
+            max_tool_calling_iterations=rollout.max_tool_calling_iterations,
             objective=asdict(objective),
             teacher=recipe.teacher.kind,
             teacher_ema_rate=recipe.teacher.ema_rate,
@@ -197,6 +206,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             max_feedback_tokens=recipe.feedback.max_tokens,
             demonstration_header=recipe.feedback.demonstration_header,
             sibling_choice=recipe.feedback.sibling,
+            critique=asdict(recipe.feedback.critique),
             log_rollouts=train.log_rollouts,
         )
 

@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 from distil.config import Combine
 from distil.errors import RecipeError, perhaps
 from distil.feedback.correction import correction, corrections
+from distil.feedback.critique import critique
 from distil.feedback.expert import expert
 from distil.feedback.report import report
 from distil.feedback.said import NAMED
 from distil.feedback.sibling import SiblingChoice, sibling
+from distil.feedback.tools import tools
 from distil.prompts import REPORT_SEPARATOR
 from distil.types import Rollout, TeacherContext
 
@@ -30,6 +32,8 @@ SOURCES: dict[str, Source] = {
     "report": report,
     "expert": expert,
     "correction": correction,
+    "tools": tools,
+    "critique": critique,
 }
 
 __all__ = [
@@ -40,9 +44,11 @@ __all__ = [
     "combined",
     "correction",
     "corrections",
+    "critique",
     "expert",
     "report",
     "sibling",
+    "tools",
 ]
 
 

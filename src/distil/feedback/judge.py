@@ -1,0 +1,189 @@
+"""A judge behind an OpenAI-compatible endpoint: asked in parallel, within limits, never trusted.
+
+Whatever goes wrong during a run (unreachable, slow, an error, an answer that is none) costs the
+critiques concerned, not the run; one warning a batch says what it was. Before a run, `check_judge`
+raises instead. Left out: what is asked (`distil.prompts`), reading it (`distil.feedback.critique`).
+"""
+
+import asyncio
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from distil.config import CritiqueConfig
+from distil.errors import FeedbackError, RecipeError, perhaps
+from distil.prompts import JUDGE_GREETING
+from distil.types import Message
+
+BACK_OFF = 1.0
+"""Seconds before the second try, to which up to as many again are added at random."""
+
+AGAIN = (408, 409, 425, 429)
+"""Statuses below 500 that may be others the next time; every one from 500 on may."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request gave no answer: an error's name, its status if it has one, never the key.
+
+    `said` is the endpoint's own complaint about the request, for people, before a run only.
+    """
+
+    what: str
+    status: int = 0
+    said: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.status}" if self.status else self.what
+
+
+def ask_judge(conversations: Sequence[list[Message]], settings: CritiqueConfig) -> list[str | None]:
+    """The judge's answer to each conversation, in order; None where there was none to be had.
+
+    Returns after `settings.deadline` seconds at the latest. Raises RecipeError without the package
+    `openai` or the key.
+    """
+    if not conversations:
+        return []
+    found = _run(_ask_all(_client(settings), conversations, settings))
+    failures = Counter(str(answer) for answer in found if isinstance(answer, Failure))
+    if failures:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common())
+        _log.warning(
+            "The judge gave no critique of %d of %d attempts: %s.",
+            failures.total(), len(found), reasons,
+        )  # fmt: skip
+    return [None if isinstance(answer, Failure) else answer for answer in found]
+
+
+def check_judge(settings: CritiqueConfig) -> None:
+    """One short request, so that a judge that can't work is refused before anything is loaded.
+
+    Raises RecipeError for a missing package or key, and FeedbackError for an endpoint that can't be
+    reached, doesn't know the model or the key, or doesn't answer.
+    """
+    failure, names = _run(_greet(_client(settings), settings))
+    if failure is None:
+        return
+    where = f"The judge {settings.model!r} at {settings.base_url}"
+    if failure.status in (401, 403):
+        key = f"the key in ${settings.api_key_env}" if settings.api_key_env else "no key"
+        raise FeedbackError(
+            f"{where} refused this run, which came with {key} ({failure}). Name the environment "
+            "variable that holds this endpoint's key in critique.api_key_env."
+        )
+    if failure.status == 404:
+        raise FeedbackError(
+            f"{where} isn't there ({failure}): it has no such model, or base_url lacks its /v1."
+            f"{perhaps(settings.model, names) if names else ''}"
+        )
+    raise FeedbackError(
+        f"{where} gives no answer ({failure}{failure.said}), so there would be no critiques. Start "
+        "it, or mend base_url; a slow one needs a longer timeout, and one that thinks before it "
+        "speaks more max_tokens."
+    )
+
+
+async def _ask_all(
+    client: Any, conversations: Sequence[list[Message]], settings: CritiqueConfig
+) -> list[str | Failure]:
+    """Every answer that was there before the deadline."""
+    gate = asyncio.Semaphore(settings.concurrency)
+
+    async def one(messages: list[Message]) -> str | Failure:
+        async with gate:
+            return await _ask(client, messages, settings)
+
+    async with client:
+        tasks = [asyncio.create_task(one(messages)) for messages in conversations]
+        _, late = await asyncio.wait(tasks, timeout=settings.deadline)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)  # until each has let its request go
+    # result() raises if this file has a bug: whatever the judge did is a Failure by now.
+    return [Failure("deadline passed") if task in late else task.result() for task in tasks]
+
+
+async def _ask(client: Any, messages: list[Message], settings: CritiqueConfig) -> str | Failure:
+    """One answer, tried for twice where the second time may be better than the first."""
+    answer = await _try(client, messages, settings)
+    if isinstance(answer, str) or (400 <= answer.status < 500 and answer.status not in AGAIN):
+        return answer
+    await asyncio.sleep(BACK_OFF * (1 + random.random()))  # so that a crowd doesn't return as one
+    return await _try(client, messages, settings)
+
+
+async def _try(client: Any, messages: list[Message], settings: CritiqueConfig) -> str | Failure:
+    import openai
+
+    try:
+        async with asyncio.timeout(settings.timeout):  # of the whole request, drop by drop too
+            answer = await client.chat.completions.create(
+                model=settings.model, messages=messages,
+                max_tokens=settings.max_tokens, temperature=settings.temperature,
+            )  # fmt: skip
+    except openai.APIStatusError as error:
+        said = str(error).replace(client.api_key, "***")[:300]
+        return Failure(type(error).__name__, error.status_code, f": {said}")
+    except (openai.APIError, TimeoutError) as error:
+        return Failure(type(error).__name__)
+    except (ValueError, RecursionError):
+        return Failure("no JSON in the answer")
+    # openai hands on whatever JSON came: nothing about its form is certain.
+    try:
+        text = answer.choices[0].message.content
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return Failure("an answer of another form")
+    return text if isinstance(text, str) and text.strip() else Failure("an empty answer")
+
+
+async def _greet(client: Any, settings: CritiqueConfig) -> tuple[Failure | None, list[str]]:
+    """(why the judge doesn't work, the models that its endpoint lists); (None, []) if it does."""
+    async with client:
+        greeting: list[Message] = [{"role": "user", "content": JUDGE_GREETING}]
+        answer = await _ask(client, greeting, settings)
+        if isinstance(answer, str):
+            return None, []
+        return answer, await _models(client, settings) if answer.status == 404 else []
+
+
+async def _models(client: Any, settings: CritiqueConfig) -> list[str]:
+    import openai
+
+    try:
+        async with asyncio.timeout(settings.timeout):
+            return [str(model.id) for model in (await client.models.list()).data]
+    except (openai.APIError, TimeoutError, ValueError, AttributeError, TypeError):
+        return []  # only a hint is lost; not every endpoint lists its models
+
+
+def _client(settings: CritiqueConfig) -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        raise RecipeError(
+            "A judge is asked through the package openai, which isn't installed. Install the "
+            "extra: pip install 'distil[judge]'."
+        ) from error
+    key = "none"  # not openai's own default, which would send $OPENAI_API_KEY to any endpoint
+    if settings.api_key_env:
+        key = os.environ.get(settings.api_key_env, "").strip()
+        if not key:
+            raise RecipeError(
+                f"critique.api_key_env names {settings.api_key_env!r}, and no such environment "
+                "variable is set. Export it, or leave the field out where no key is needed."
+            )
+    return openai.AsyncOpenAI(api_key=key, base_url=settings.base_url, max_retries=0)
+
+
+def _run(work: Any) -> Any:
+    """Runs a coroutine to its end, also under a loop that is running already (a notebook's)."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
