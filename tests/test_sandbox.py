@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import hostile
 import pytest
 
+import hostile
 from distil.errors import SandboxUnavailable, TaskError
 from distil.sandbox import (
     AssertTest,
