@@ -200,6 +200,13 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     ],
     "exact": [*sums(30), {"question": "City?", "answer": "São Paulo (SP)"}],
     "tolerant": [*sums(30), {"question": "City?", "answer": "The Hague"}],
+    "programs": [
+        {
+            "question": f"Write add{i}.", "answer": f"def add{i}(x):\n    return x + {i}",
+            "tests": [{"function": f"add{i}", "args": [1], "expected": 1 + i}],
+        }
+        for i in range(3)
+    ],
 }  # fmt: skip
 
 
