@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from distil.algorithms import faults, resolved
-from distil.config import TABLE_ENDING, Recipe, TaskConfig
+from distil.config import TABLE_ENDING, Recipe, SandboxConfig, TaskConfig
 from distil.critiquechecks import critique_faults
 from distil.errors import RecipeError, perhaps
 from distil.presets import preset
@@ -28,7 +28,13 @@ def check_recipe(recipe: Recipe) -> Recipe:
     recipe = replace(recipe, objective=resolved(recipe.objective))
     if recipe.preset:
         preset(recipe.preset)  # refuses an unknown name
-    found = [*_ranges(recipe), *_task(recipe.task), *_combinations(recipe), *_objective(recipe)]
+    found = [
+        *_ranges(recipe),
+        *_task(recipe.task),
+        *_sandbox(recipe.task),
+        *_combinations(recipe),
+        *_objective(recipe),
+    ]
     if found:
         raise RecipeError("This recipe can't run:\n" + "\n".join(f"  - {f}" for f in found))
     return recipe
@@ -110,9 +116,29 @@ def _task(task: TaskConfig) -> list[str]:
     if task.check is None:
         return [
             f"task.check isn't set, and it says how the answers of {task.name!r} are judged. "
-            "Set it to math, choice, exact or tolerant."
+            "Set it to math, choice, exact, tolerant or programs."
         ]
     return []
+
+
+def _sandbox(task: TaskConfig) -> list[str]:
+    """Settings of the sandbox that nothing reads, or that allow nothing."""
+    wants, found = task.sandbox, []
+    if task.check != "programs" and wants != SandboxConfig():
+        found.append(
+            "task.sandbox is set, but no program is run. Leave it out, or set task.check: programs."
+        )
+    if wants.cpu_s <= 0 or wants.mem_mb < 16 or wants.workers < 0:
+        found.append(
+            f"task.sandbox allows {wants.cpu_s} s, {wants.mem_mb} MiB and {wants.workers} workers: "
+            "cpu_s must be above 0, mem_mb at least 16, workers at least 0."
+        )
+    if wants.level == "unsafe" and not wants.allow_unsafe:
+        found.append(
+            "task.sandbox.level is unsafe: programs could read your files and use your network. If "
+            "you mean that, set task.sandbox.allow_unsafe: true."
+        )
+    return found
 
 
 def _combinations(recipe: Recipe) -> list[str]:

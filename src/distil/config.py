@@ -14,10 +14,29 @@ Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
 SourceName = Literal["sibling", "report", "expert", "correction", "tools", "critique"]
 Combine = Literal["first", "all"]
-CheckName = Literal["math", "choice", "exact", "tolerant"]
+CheckName = Literal["math", "choice", "exact", "tolerant", "programs"]
+SandboxLevel = Literal["auto", "strong", "standard", "unsafe"]
 
 TABLE_ENDING = ".jsonl"
 """A task whose name ends so is a file of the user's own problems."""
+
+
+@dataclass(frozen=True)
+class SandboxConfig:
+    """How untrusted programs are run (task.check: programs); see docs/sandbox.md."""
+
+    level: SandboxLevel = "auto"
+    """auto: the best that holds on this machine; strong, standard; unsafe: none (allow_unsafe)."""
+    workers: int = 0
+    """Programs at a time, of each process (0: as many as there are processors)."""
+    preload: tuple[str, ...] = ()
+    """Packages that programs may import beside the standard library: numpy, for one."""
+    cpu_s: float = 4.0
+    """Processor seconds of a test."""
+    mem_mb: int = 1024
+    """Memory of a test, MiB."""
+    allow_unsafe: bool = False
+    """Go on without protection where no level holds: programs could then read your files."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +54,9 @@ class TaskConfig:
     extract: Literal["last_number", "last_line", "answer_tag", "whole"] = "last_line"
     """Which part of a completion is its answer (math and choice look for it by rules of theirs)."""
     check: CheckName | None = None
-    """How a file's answers are judged: as math, a choice's letter, exact or tolerant text."""
+    """How a file's answers are judged: as math, a choice's letter, exact or tolerant text, or as
+    programs that are run against each row's tests."""
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     train_size: int = 200
     """Distinct problems to train on."""
     eval_size: int = 50
@@ -276,6 +297,7 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, as YAML and JSON want them."""
         plain: dict[str, Any] = asdict(self)
+        plain["task"]["sandbox"]["preload"] = list(self.task.sandbox.preload)
         plain["feedback"]["order"] = list(self.feedback.order)
         plain["rollout"]["tools"] = list(self.rollout.tools)
         plain["train"]["report_to"] = list(self.train.report_to)

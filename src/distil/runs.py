@@ -18,6 +18,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -66,10 +67,15 @@ def check_new_run(folder: str | Path) -> Path:
     return path
 
 
-def begin_run(folder: str | Path, recipe: dict[str, Any], seed: int) -> Path:
-    """`check_new_run`, then writes recipe and environment: from here on, it is a run."""
+def begin_run(
+    folder: str | Path, recipe: dict[str, Any], seed: int, facts: Mapping[str, Any] | None = None
+) -> Path:
+    """`check_new_run`, then writes recipe and environment: from here on, it is a run.
+
+    facts: more to be written into environment.json, the sandbox's level, for one.
+    """
     path = check_new_run(folder)
-    write_json(path / "environment.json", asdict(run_info(seed)))
+    write_json(path / "environment.json", {**asdict(run_info(seed)), **(facts or {})})
     write_text(path / RECIPE_FILE, yaml.safe_dump(recipe, sort_keys=False))
     return path
 

@@ -64,7 +64,7 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     if recipe.rollout.tools:
         check_model_calls_tools(tokenizer, recipe.model.name)
     if not resume:  # a folder becomes a run only when all that it needs was found
-        begin_run(folder, recipe.as_dict(), recipe.train.seed)
+        begin_run(folder, recipe.as_dict(), recipe.train.seed, task.facts())
     print(f"Run folder: {folder}")
     print(
         f"Model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M "

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -66,6 +67,7 @@ class SandboxPool:
                 self._broker = None
             if self._broker is None:
                 self._broker = _Broker(self._set_up)
+                weakref.finalize(self, self._broker.close)  # nobody closed it: so does the end
                 self._facts = self._broker.facts
             return self._facts
 

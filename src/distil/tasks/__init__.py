@@ -6,7 +6,7 @@ task.check(problem, completion)  # -> Feedback(reward, text, demonstration)
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from distil.config import TABLE_ENDING, TaskConfig
 from distil.types import Feedback, Problem
@@ -24,6 +24,9 @@ class Task(Protocol):
 
     def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
         """`check` of each pair, in order: side by side where judging is slow, else `one_by_one`."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a run's folder should say about how answers were judged on this machine."""
 
     def read(self, completion: str) -> str | None:
         """The part of the completion that counts as its answer, None if there is none."""

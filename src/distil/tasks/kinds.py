@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from distil.config import TaskConfig
+from distil.errors import TaskError
 from distil.feedback import answers, choice, mathematics, strings
+from distil.feedback.execution import check_programs, extract_program
 from distil.feedback.extract import extractor
 from distil.feedback.sibling import without_thinking
+from distil.sandbox import Limits, SandboxPool
+from distil.sandbox.testformat import tests_from
 from distil.types import Feedback, Problem
 
 
@@ -27,10 +31,12 @@ class Fault(Exception):
 class Kind(ABC):
     """A judge of a table's answers. Unless it says else, a question is asked as it stands.
 
-    fields: what it wants in a row. options: the names of its task.options, with their types.
+    fields: what it wants in a row. needs_answer: whether every row has an answer. options: the
+    names of its task.options, with their types.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
+    needs_answer: ClassVar[bool] = True
     options: ClassVar[dict[str, tuple[type, ...]]] = {"reveal": (bool,)}
 
     def __init__(self, config: TaskConfig) -> None:
@@ -45,6 +51,10 @@ class Kind(ABC):
     def row(self, question: str, answer: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The question as it is asked, and the row's data. Raises Fault."""
         return question, {}
+
+    def facts(self) -> dict[str, Any]:
+        """What a run's folder should say about how answers were judged here."""
+        return {}
 
     def written(self, problem: Problem) -> str:
         """The right answer as an attempt that does what is asked."""
@@ -164,9 +174,74 @@ class TolerantKind(Kind):
         ]
 
 
+class ProgramsKind(Kind):
+    """`distil.feedback.execution`: programs, run in the sandbox against the field `tests`.
+
+    `tests` is a list as `distil.sandbox.testformat` has it; the answer, a program that passes them
+    all, need not be there. stop_at_first: run no test after one that failed. lcb_prelude: with
+    LiveCodeBench's usual imports before each program. reveal: show what hidden tests expect.
+    """
+
+    fields = ("tests",)
+    needs_answer = False
+    options: ClassVar[dict[str, tuple[type, ...]]] = {
+        "reveal": (bool,),
+        "stop_at_first": (bool,),
+        "lcb_prelude": (bool,),
+    }
+
+    def __init__(self, config: TaskConfig) -> None:
+        super().__init__(config)
+        wants = config.sandbox
+        self._pool = SandboxPool(
+            wants.workers or None, wants.level, wants.preload, allow_unsafe=wants.allow_unsafe
+        )
+        self._limits = Limits(cpu_s=wants.cpu_s, mem_mb=wants.mem_mb)
+        self._first = bool(config.options.get("stop_at_first", False))
+        self._lcb = bool(config.options.get("lcb_prelude", False))
+
+    def facts(self) -> dict[str, Any]:
+        """The level of the sandbox, and what it stands on."""
+        return {"sandbox": self._pool.start()}
+
+    def row(self, question: str, answer: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The question as it stands, and the tests, each of which could be run."""
+        try:
+            tests_from(row.get("tests"), "it")
+        except TaskError as error:
+            raise Fault("tests", f"can't be used: {error}") from error
+        return question, {"tests": row["tests"]}
+
+    def written(self, problem: Problem) -> str:
+        """In a block."""
+        answer = str(problem.answer)
+        return answer if "```" in answer else f"```python\n{answer.rstrip()}\n```"
+
+    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
+        """Side by side, as many at a time as the sandbox has workers."""
+        shown = [
+            p.data["solution"] or (None if p.answer is None else self.written(p)) for p in problems
+        ]
+        return check_programs(
+            self._pool,
+            completions,
+            [tests_from(p.data["tests"], p.id) for p in problems],
+            limits=self._limits,
+            stop="first_fail" if self._first else "all",
+            prelude="lcb" if self._lcb else "none",
+            reveal_expected="all" if self.reveal else "public",
+            demonstrations=shown,
+        )
+
+    def read(self, completion: str) -> str | None:
+        """The program."""
+        return extract_program(completion)
+
+
 KINDS: dict[str, type[Kind]] = {
     "math": MathKind,
     "choice": ChoiceKind,
     "exact": ExactKind,
     "tolerant": TolerantKind,
+    "programs": ProgramsKind,
 }

@@ -4,7 +4,7 @@
 
 Fields: question, answer (text or a number), and optional: id (else the line's number), solution (a
 worked one, the demonstration in the answer's place), split (train or test, in every row or none),
-and what the check wants (choices). Other fields are left alone, unless they look like a typo.
+and what the check wants (choices, tests; with tests, the answer is optional). Other fields are left alone, unless they look like a typo.
 Without a split column the rows are shuffled and split as task.seed decides.
 Left out: how an answer is judged (`distil.tasks.kinds`).
 """
@@ -52,6 +52,10 @@ class TableTask:
         """The verdicts of the recipe's check."""
         return self._kind.check_all(problems, completions)
 
+    def facts(self) -> dict[str, Any]:
+        """What a run's folder should say about how answers were judged here."""
+        return self._kind.facts()
+
     def read(self, completion: str) -> str | None:
         """What counts as the completion's answer."""
         return self._kind.read(completion)
@@ -62,13 +66,16 @@ class TableTask:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             if name not in known and near and near[0] not in row:
                 self._refuse(line, name, f"isn't known. Perhaps you meant {near[0]!r}.")
-        question, answer = self._text(line, row, "question"), self._text(line, row, "answer")
+        question = self._text(line, row, "question")
+        answer = None
+        if self._kind.needs_answer or row.get("answer") is not None:
+            answer = self._text(line, row, "answer")
         solution = self._text(line, row, "solution") if row.get("solution") is not None else None
         name = self._text(line, row, "id") if row.get("id") is not None else str(line)
         if row.get("split") not in (None, *SPLITS):
             self._refuse(line, "split", f"is {row['split']!r}. Make it 'train' or 'test'.")
         try:
-            question, data = self._kind.row(question, answer, row)
+            question, data = self._kind.row(question, answer or "", row)
         except Fault as fault:
             self._refuse(line, fault.field, str(fault))
         return Problem(name, question, answer, {"solution": solution, **data})
@@ -98,9 +105,10 @@ class TableTask:
 
     def _check_gold(self, lines: Sequence[int], problems: Sequence[Problem]) -> None:
         """A grader must give its own gold answers full marks."""
-        written = [self._kind.written(p) for p in problems]
-        verdicts = self._kind.check_all(problems, written)
-        for line, problem, verdict in zip(lines, problems, verdicts, strict=True):
+        known = [(n, p) for n, p in zip(lines, problems, strict=True) if p.answer is not None]
+        written = [self._kind.written(p) for _, p in known]
+        verdicts = self._kind.check_all([p for _, p in known], written)
+        for (line, problem), verdict in zip(known, verdicts, strict=True):
             if verdict.reward != 1:
                 self._refuse(
                     line,
