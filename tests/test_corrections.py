@@ -1,7 +1,6 @@
 """Corrections: the file, who reads it when, which one counts, and when a trainer uses them."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +12,9 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from conftest import conversations
-from distil.checks import check_recipe
 from distil.errors import FeedbackError
 from distil.feedback import corrections
 from distil.feedback.correctionfile import Correction, append, parse, problem_key
-from distil.recipefile import load_recipe
 from distil.types import Feedback, Prompt
 from test_trainer import lines, make_trainer
 
@@ -370,22 +367,3 @@ def test_with_the_same_corrections_a_run_resumes_bit_for_bit(tmp_path: Path) -> 
     first, second = (lines(tmp_path / run / "rollouts.jsonl") for run in ("whole", "again"))
     assert first == second
     assert {r["context"] for r in first} >= {"correction"}
-
-
-def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = Path(__file__).parent.parent / "docs" / "feedback-corrections.md"
-    blocks = re.findall(r"```(python|yaml)\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["python", "yaml", "python", "yaml", "python"]
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for kind, text in blocks:
-        if kind == "python":
-            exec(compile(text, str(file), "exec"), names)
-        else:
-            Path("recipe.yaml").write_text(text)
-            check_recipe(load_recipe("recipe.yaml"))
-    expert, looked_up, in_file = names["feedback_funcs"]
-    assert said(looked_up, "6", problem="17") == ["It is 5."]
-    assert said(in_file, "6", problem="17") == [None]
-    assert expert(["6"], ["It is 5."])[0].demonstration == "It is 5."
-    assert names["args"].feedback_combine == "all"

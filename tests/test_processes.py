@@ -67,27 +67,36 @@ def one_step(
     return weights
 
 
+def steps_in_processes(folder: Path, count: int) -> Path:
+    """The folder of the steps, one for each objective, that so many processes made together."""
+    folder.mkdir()
+    run = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            f"--nproc-per-node={count}", __file__, str(folder), str(count),
+        ],
+        capture_output=True, text=True, env=environment(),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return steps_in_processes(tmp_path_factory.mktemp("processes") / "1", 1)
+
+
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_change_nothing(tmp_path: Path, processes: int) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    for count in (1, processes):
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        run = subprocess.run(
-            [*command, f"--nproc-per-node={count}", __file__, str(folder), str(count)],
-            capture_output=True,
-            text=True,
-            env=environment(),
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
+def test_processes_change_nothing(tmp_path: Path, alone: Path, processes: int) -> None:
+    together = steps_in_processes(tmp_path / str(processes), processes)
     start = {n: p for n, p in make_trainer(tmp_path / "start").model.state_dict().items()}
     for objective in range(len(OBJECTIVES)):
         file = f"weights-{objective}.pt"
-        one, many = (torch.load(tmp_path / str(n) / file) for n in (1, processes))
+        one, many = (torch.load(folder / file) for folder in (alone, together))
         assert max((one[n] - start[n]).abs().max() for n in one) > 1e-4, OBJECTIVES[objective]
         for name, weight in one.items():
             torch.testing.assert_close(many[name], weight, rtol=0, atol=1e-6)
-    check_siblings(tmp_path / "1", tmp_path / str(processes), processes)
+    check_siblings(alone, together, processes)
 
 
 def test_micro_batches_of_the_whole_training_loop_give_one_step(tmp_path: Path) -> None:

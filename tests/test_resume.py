@@ -64,6 +64,16 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "train_loss" not in line]
 
 
+@pytest.fixture(scope="module")
+def whole_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
+    """Stale or not -> the trainer of a run that nobody killed."""
+    runs = {}
+    for stale, more in ((False, {}), (True, STALE)):
+        runs[stale] = make_trainer(tmp_path_factory.mktemp("whole"), **(OPTIONS | more))
+        runs[stale].train()
+    return runs
+
+
 @pytest.mark.parametrize(
     ("moment", "step", "more"),
     [
@@ -76,11 +86,9 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     ],
 )
 def test_a_killed_run_resumes_bit_for_bit(
-    tmp_path: Path, moment: str, step: int, more: dict[str, Any]
+    tmp_path: Path, whole_runs: dict[bool, Any], moment: str, step: int, more: dict[str, Any]
 ) -> None:
-    options = OPTIONS | more
-    whole = make_trainer(tmp_path / "whole", **options)
-    whole.train()
+    options, whole = OPTIONS | more, whole_runs[bool(more)]
     killed = subprocess.run(
         [
             sys.executable,
@@ -103,7 +111,7 @@ def test_a_killed_run_resumes_bit_for_bit(
         assert torch.equal(ours, theirs), name
     for name, shadow in whole.teacher._shadow.items():
         assert torch.equal(shadow, resumed.teacher._shadow[name]), name
-    assert log_lines(tmp_path / "killed") == log_lines(tmp_path / "whole")
+    assert log_lines(tmp_path / "killed") == log_lines(Path(whole.args.output_dir))
 
 
 if __name__ == "__main__":

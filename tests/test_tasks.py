@@ -10,8 +10,8 @@ from distil.config import TaskConfig
 from distil.errors import TaskError
 from distil.feedback.extract import EXTRACTORS, answer_tag, last_line, last_number, whole
 from distil.tasks import Task, load_task, one_by_one
-from distil.tasks.grader import Grader, completion_text
-from distil.types import SUCCESS_REWARD, Feedback, Problem
+from distil.tasks.grader import Grader
+from distil.types import SUCCESS_REWARD, Feedback, Problem, completion_text
 
 ONE_DIGIT_SUMS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from transformers.utils import get_json_schema
 
-from conftest import conversations, make_model, make_tokenizer
-from distil import DistILConfig, Feedback
+from conftest import make_model, make_tokenizer
+from distil import Feedback
 from distil.checks import check_recipe
 from distil.cli import main
 from distil.config import FeedbackConfig, Recipe, RolloutConfig, TaskConfig
@@ -19,7 +18,6 @@ from distil.errors import RecipeError
 from distil.feedback import choose_contexts
 from distil.feedback.tools import tool_calls, tool_traces, trace_text, transcript
 from distil.prompts import CUT_MARK
-from distil.recipefile import load_recipe
 from distil.toolset import check_model_calls_tools, escaping, load_tools
 from distil.types import Rollout
 from test_trainer import (
@@ -449,36 +447,6 @@ def test_recipes_whose_tools_nothing_would_use_are_refused(
     )
     with pytest.raises(RecipeError, match=message):
         check_recipe(recipe)
-
-
-def test_the_examples_of_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = Path(__file__).parent.parent / "docs" / "feedback-tools.md"
-    blocks = re.findall(r"```(python|yaml)\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["python", "yaml", "yaml", "python"]
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {
-        "model": make_calling_model(["<call>find word=cat</call>"]),
-        "tokenizer": make_tool_tokenizer(),
-        "dataset": Dataset.from_list(conversations(8)),
-        "reward": lambda completions, **columns: [0.0] * len(completions),
-    }
-    monkeypatch.setattr("distil.DistILConfig", on_a_cpu)
-    for kind, text in blocks:
-        if kind == "python":
-            exec(compile(text, str(file), "exec"), names)
-            if "trainer" in text:
-                names["trainer"].train()  # at once: the next arguments reset accelerate's state
-        else:
-            Path("recipe.yaml").write_text(text, encoding="utf-8")
-            check_recipe(load_recipe("recipe.yaml"))
-    first = lines(tmp_path / "runs" / "pages" / "rollouts.jsonl")[0]
-    assert first["context"] == "tools"
-    assert "find(word='cat') -> page 7" in first["teacher_prompt"][-1]["content"]
-
-
-def on_a_cpu(folder: str, **options: Any) -> DistILConfig:
-    settings = {"use_cpu": True, "bf16": False, "max_steps": 1, "report_to": "none"}
-    return DistILConfig(folder, **(settings | options))
 
 
 @pytest.mark.parametrize(

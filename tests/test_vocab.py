@@ -92,12 +92,14 @@ def test_an_id_that_comes_twice_gets_both_gradients():
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, TOKENS + 5])
 def test_the_chunk_size_changes_nothing(chunk):
+    """Up to float32's rounding, which follows the largest terms of a sum and not what is left."""
     hidden, weight, bias, ids = inputs(torch.float32)
     leaves = (hidden, weight, bias)
     whole = gather_logps(hidden, weight, ids, bias=bias, chunk=TOKENS)
     parts = gather_logps(hidden, weight, ids, bias=bias, chunk=chunk)
     assert_close(parts, whole, 1e-6)
-    assert_close(grads(parts, leaves), grads(whole, leaves), 1e-6)
+    for got, expected in zip(grads(parts, leaves), grads(whole, leaves), strict=True):
+        assert (got - expected).abs().max() < 1e-6 * expected.abs().max()
 
 
 def test_more_tokens_than_one_block_change_nothing():

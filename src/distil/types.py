@@ -13,6 +13,9 @@ Message: TypeAlias = dict[str, str]
 Prompt: TypeAlias = str | list[Message]
 """TRL's two kinds of prompt: plain text, or a conversation."""
 
+Completion: TypeAlias = str | list[dict[str, Any]]
+"""TRL's two kinds of completion: plain text, or messages, which may hold tool calls too."""
+
 SUCCESS_REWARD = 0.5
 """A rollout succeeds if its reward is at least this (METHOD: success = reward >= 0.5)."""
 
@@ -100,3 +103,10 @@ class RunInfo:
     git: str | None
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
+
+
+def completion_text(completion: Completion) -> str:
+    """The assistant's words of a completion, in TRL's plain or conversational form."""
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(m["content"] or "" for m in completion if m["role"] == "assistant")

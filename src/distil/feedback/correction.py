@@ -22,8 +22,7 @@ from distil.errors import FeedbackError
 from distil.feedback.correctionfile import Correction, Parsed, parse, problem_key
 from distil.feedback.said import first_demonstration
 from distil.feedback.sibling import SiblingChoice
-from distil.tasks.grader import completion_text
-from distil.types import Feedback, Prompt, Rollout, TeacherContext
+from distil.types import Feedback, Prompt, Rollout, TeacherContext, completion_text
 
 Corrector: TypeAlias = Callable[[str, Prompt, str], str | None]
 """(problem's key, prompt, attempt) -> the correction, None without one."""

@@ -18,8 +18,7 @@ from typing import Any
 from distil.feedback.said import first_text
 from distil.feedback.sibling import SiblingChoice, without_thinking
 from distil.prompts import CUT_MARK, TOOL_FAILED, TOOL_NOT_RUN, TOOL_OUTPUT, cut_middle
-from distil.tasks.grader import completion_text
-from distil.types import Feedback, Rollout, TeacherContext
+from distil.types import Completion, Feedback, Rollout, TeacherContext, completion_text
 
 TRACE_CHARACTERS = 4000
 OUTPUT_CHARACTERS = 1000
@@ -76,21 +75,21 @@ def trace_text(calls: Sequence[ToolCall], limit: int = TRACE_CHARACTERS) -> str 
     return "\n".join(CUT_MARK.strip() if text is None else text for text in parts)
 
 
-def transcript(completion: str | Sequence[dict[str, Any]]) -> str:
+def transcript(completion: Completion) -> str:
     """A completion as one text: as `completion_text`, and for multi-turn ones with the tools' part.
 
     Then the words of each turn stand without their thinking, each followed by its calls and their
     outputs: a sibling's transcript shows which calls led to its answer.
     """
     if isinstance(completion, str) or not any(m.get("tool_calls") for m in completion):
-        return completion_text(completion)  # type: ignore[arg-type]
+        return completion_text(completion)
     parts: list[str] = []
     for words, calls in _turns(completion):
         parts += [p for p in (without_thinking(words), *map(str, calls)) if p]
     return "\n".join(parts)
 
 
-def tool_calls(completion: str | Sequence[dict[str, Any]]) -> list[ToolCall]:
+def tool_calls(completion: Completion) -> list[ToolCall]:
     """Every call of a completion, in order; none for plain text."""
     if isinstance(completion, str):
         return []

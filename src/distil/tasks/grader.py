@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distil.tasks import Task
-from distil.types import Feedback, Message, Prompt
+from distil.types import Completion, Feedback, Prompt, completion_text
 
 
 class Grader:
@@ -26,7 +26,7 @@ class Grader:
     def reward(
         self,
         prompts: Sequence[Prompt],
-        completions: Sequence[str | list[Message]],
+        completions: Sequence[Completion],
         problem_id: Sequence[str],
         **columns: Any,
     ) -> list[float | None]:
@@ -37,7 +37,7 @@ class Grader:
     def feedback(
         self,
         prompts: Sequence[Prompt],
-        completions: Sequence[str | list[Message]],
+        completions: Sequence[Completion],
         problem_id: Sequence[str],
         **columns: Any,
     ) -> list[Feedback]:
@@ -50,10 +50,3 @@ class Grader:
             verdicts = self._task.check_all(problems, [text for _, text in new])
             self._verdicts |= zip(new, verdicts, strict=True)
         return [self._verdicts[key] for key in keys]
-
-
-def completion_text(completion: str | list[Message]) -> str:
-    """The assistant's words of a completion, in TRL's plain or conversational form."""
-    if isinstance(completion, str):
-        return completion
-    return "\n".join(m["content"] or "" for m in completion if m["role"] == "assistant")

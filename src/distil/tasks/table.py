@@ -4,7 +4,8 @@
 
 Fields: question, answer (text or a number), and optional: id (else the line's number), solution (a
 worked one, the demonstration in the answer's place), split (train or test, in every row or none),
-and what the check wants (choices, tests; with tests, the answer is optional). Other fields are left alone, unless they look like a typo.
+and what the check wants (choices, tests; with tests, the answer is optional). Other fields are left
+alone, unless they look like a typo.
 Without a split column the rows are shuffled and split as task.seed decides.
 Left out: how an answer is judged (`distil.tasks.kinds`).
 """
