@@ -163,6 +163,10 @@ BENIGN = {
             FAST, prelude="lcb"), PASS,
     ),
     "lenient_exit": script("import sys; print('ok'); sys.exit(3)", PASS, lenient_exit=True),
+    "exit_builtin": script("print('ok')\nexit()", PASS),
+    "byte_order_mark": script("\ufeffprint('ok')", PASS),
+    "left_open_file_is_flushed": script("w = open(1, 'w')\nw.write('ok')", PASS),
+    "set_of_sets": Case(Job("def f(x): return [{1}, {2}]", (CallTest("f", (1,), [{2}, {1}], checker="set"),), FAST), PASS),
     "no_newline_blank_lines": script("print('ok  \\n\\n')", PASS),
 }  # fmt: skip
 
@@ -237,6 +241,35 @@ FORGING = {
         "import os\nfor i in range(1, 9): os.write(5, b'{\"id\": %d, \"value\": 1}\\n' % i)\ndef f(x): return 0",
         {Verdict.PROTOCOL, Verdict.WRONG_ANSWER}, "assert f(1) == 1",
     ),
+    "stop_iteration_ends_the_tests_loop": asserts(
+        "def f(x): raise StopIteration", CRASH, "assert all(map(lambda x: f(x) == 3, [1, 2]))"
+    ),
+    "tests_cannot_use_an_endless_value": asserts(
+        "def f(x): return 10 ** 18", TIME | IDLE, "for i in range(f(1)): pass"
+    ),
+    "tests_cannot_write_a_giant_number": asserts(
+        "def f(x): return 1 << 3000000", TIME | IDLE | STOPPED | PROTOCOL, "assert str(f(1)) == '1'"
+    ),
+    "complex_overflow": call(
+        "import os\ndef f(x): os.write(5, b'{\"id\": 1, \"value\": {\"~\": \"complex\", \"v\": [1' + b'0' * 400"
+        " + b', 0]}}\\n')", PROTOCOL,
+    ),
+    "infinite_line_number": call(
+        "import os\nos.write(5, b'{\"load\": {\"type\": \"A\", \"message\": \"\", \"frames\": [[1e999, \"a\", \"b\"]]}}"
+        "\\n')", {Verdict.PROTOCOL},
+    ),
+    "opaque_in_a_set_test": Case(
+        Job("def f(x): return [object()]", (CallTest("f", (1,), [1], checker="set"),), FAST), PROTOCOL
+    ),
+    "giant_number": call("def f(x): return 1 << 3900000", PROTOCOL),
+    "giant_json_number": call(
+        "import os\ndef f(x): os.write(5, b'{\"id\": 1, \"value\": ' + b'9' * 1000000 + b'}\\n')", PROTOCOL
+    ),
+    "colliding_set": Case(
+        Job("def f(x): return {i * (2 ** 61 - 1) for i in range(1, 6000)}", (CallTest("f", (1,), 42),),
+            Limits(cpu_s=8, idle_s=4)), WRONG,
+    ),
+    "surrogate_message": call("def f(x): raise ValueError('\\ud800')", CRASH),
     "forged_verdict_fd": script(
         "import os\nfor fd in range(3, 20):\n    try: os.write(fd, b'{\"ended\": 1, \"status\": 0}')\n"
         "    except OSError: pass\nprint('no')", WRONG,
@@ -408,6 +441,20 @@ RESOURCES = {
     "thread_never_ends": script(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nprint('ok')", IDLE
     ),
+    "stops_itself": script("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", IDLE),
+    "real_time_signal": script("import os; os.kill(os.getpid(), 40)", CRASH),
+    "main_thread_exits_alone": script(
+        "import ctypes, os, threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()\n"
+        "ctypes.CDLL(None).syscall(93 if os.uname().machine == 'aarch64' else 60, 0)", IDLE,
+    ),
+    # Our failure is masked, never scored 0: so no program may look like one.
+    "hides_its_sleep_behind_threads": script(
+        "import hashlib, threading, time\nb = bytes(100000)\ndef g():\n"
+        "    while time.process_time() < .5: hashlib.sha256(b).digest()\n    time.sleep(99)\n"
+        "[threading.Thread(target=g).start() for _ in range(40)]\ntime.sleep(99)", IDLE | TIME,
+        limits=Limits(cpu_s=.7, idle_s=1, wall_factor=30, mem_mb=512),
+    ),
+    "byte_by_byte": script("import os\nwhile True: os.write(1, b'x')", OUTPUT | TIME),
     "inf_output": script("while True: print('x' * 1000)", OUTPUT),
     "inf_stderr": script("import sys\nwhile True: sys.stderr.write('x' * 1000)", OUTPUT),
     "deep_recursion": script("def f(): f()\nf()", CRASH),

@@ -28,7 +28,10 @@ from distil.sandbox.cells import cell
 from distil.sandbox.selftest import CANARIES, _filled, _traps, doctor_lines, holds
 
 OK = (StdioTest("", "ok"),)
-BUSY = "import time\nend = time.process_time() + {s}\nwhile time.process_time() < end: pass\nprint('ok')"
+BUSY = (
+    "import time\nend = time.process_time() + {s}\nwhile time.process_time() < end: pass\n"
+    "print('ok')"
+)
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +115,15 @@ def test_packages_are_there_only_if_they_are_preloaded(pool: SandboxPool) -> Non
     assert refused.results[0].error.type == "ModuleNotFoundError"
     with SandboxPool(1, preload=("numpy",)) as numpy_pool:
         assert numpy_pool.run(Job(source, OK)).verdict is Verdict.PASS
-        linear = "import numpy.linalg as l, numpy as n\nprint(n.round(l.inv(n.eye(2) * 2)).tolist() and 'ok')"
+        linear = (
+            "import numpy.linalg as l, numpy as n\n"
+            "print(n.round(l.inv(n.eye(2) * 2)).tolist() and 'ok')"
+        )
         assert numpy_pool.run(Job(linear, OK)).verdict is Verdict.PASS
-        peek = "import os, numpy\nplace = os.path.dirname(os.path.dirname(numpy.__file__))\ntry:\n    print(os.listdir(place))\nexcept OSError: print('ok')"
+        peek = (
+            "import os, numpy\nplace = os.path.dirname(os.path.dirname(numpy.__file__))\n"
+            "try:\n    print(os.listdir(place))\nexcept OSError: print('ok')"
+        )
         assert numpy_pool.run(Job(peek, OK)).verdict is Verdict.PASS
 
 
@@ -193,7 +202,8 @@ def test_nothing_outlives_the_pool() -> None:
 
 def test_nothing_outlives_a_killed_trainer() -> None:
     program = (
-        "import time\nfrom distil.sandbox import *\npool = SandboxPool(1)\nprint(pool.pid, flush=True)\n"
+        "import time\nfrom distil.sandbox import *\npool = SandboxPool(1)\n"
+        "print(pool.pid, flush=True)\n"
         "pool.submit(Job('import time; time.sleep(99)', (StdioTest('', ''),), Limits(idle_s=99)))\n"
         "time.sleep(99)"
     )
@@ -286,7 +296,8 @@ def test_the_self_test_notices_that_files_can_be_read() -> None:
 # A canary may do this to its parent: stop it, limit it.
 PARENT = (
     "import subprocess, sys\n"
-    "print(subprocess.run([sys.executable, '-c', sys.argv[1]], capture_output=True, text=True).stdout)"
+    "command = [sys.executable, '-c', sys.argv[1]]\n"
+    "print(subprocess.run(command, capture_output=True, text=True).stdout)"
 )
 
 
@@ -317,11 +328,10 @@ def test_unsafe_has_to_be_asked_for_and_warns() -> None:
         pytest.raises(SandboxUnavailable, match="allow_unsafe: true"),
     ):
         pool.start()
-    with (
-        SandboxPool(1, "unsafe", allow_unsafe=True) as pool,
-        pytest.warns(RuntimeWarning, match="WITHOUT a sandbox"),
-    ):
-        assert pool.start()["level"] == "unsafe"
+    with SandboxPool(1, "unsafe", allow_unsafe=True) as pool:
+        with pytest.warns(RuntimeWarning, match="WITHOUT a sandbox"):
+            facts = pool.start()
+        assert facts["level"] == "unsafe"
         assert pool.run(Job("print('ok')", OK)).level == "unsafe"
 
 

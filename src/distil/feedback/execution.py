@@ -33,16 +33,14 @@ TITLES = {
     Verdict.SECURITY: "Runtime Error",
     Verdict.PROTOCOL: "Runtime Error",
 }
+PYTHON = ("", "python", "py", "python3")
+"""Languages of a block that is taken for the program."""
 NO_CODE = "No program was found in the answer. Give one, in a block that begins with ```python."
 NO_ACCESS = "Operation not permitted: the program may not use network, files or processes."
 NOT_RUN = "The program couldn't be run for a reason of the machine's."
 IDLE = "The program waited for something that never came."
 BAD_VALUE = "The function returned something that can't be compared: return plain data."
 
-_FENCE = re.compile(r"^```[ \t]*([\w+-]*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
-_OPEN_FENCE = re.compile(
-    r"^```[ \t]*(?:python|py|python3)?[ \t]*\n(.*)\Z", re.DOTALL | re.MULTILINE
-)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4,}")
 _PATH = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+([\w.+-]+)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -86,17 +84,27 @@ def check_programs(
 def extract_program(completion: str) -> str | None:
     """The last fenced block, of Python where blocks name their language; None if there is none.
 
-    A block that the limit on length cut off (no closing fence) counts too. Thinking is left out.
+    A block that the limit on length cut off (no closing fence) counts if there is no other.
+    Thinking is left out.
     """
-    text = completion.rsplit("</think>", 1)[-1]
-    blocks = [(name.lower(), body) for name, body in _FENCE.findall(text)]
-    python = [body for name, body in blocks if name in ("", "python", "py", "python3")]
+    blocks: list[tuple[str, str]] = []
+    language: str | None = None
+    body: list[str] = []
+    for line in completion.rsplit("</think>", 1)[-1].split("\n"):
+        if language is None and line.startswith("```"):
+            words = line.strip("` \t\r").split()
+            language, body = (words[0].lower() if words else ""), []
+        elif language is not None and line.startswith("```"):
+            blocks.append((language, "\n".join([*body, ""])))
+            language = None
+        else:
+            body.append(line)
+    python = [text for name, text in blocks if name in PYTHON]
     if python:
         return python[-1]
-    if blocks:
-        return None
-    cut = _OPEN_FENCE.search(text)
-    return cut[1] if cut else None
+    if not blocks and language in PYTHON:
+        return "\n".join(body)
+    return None
 
 
 def feedback_of(

@@ -18,6 +18,7 @@ import os
 import resource
 import struct
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -147,7 +148,6 @@ async def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_STACK)
     stack = STACK_BYTES if most == resource.RLIM_INFINITY else min(STACK_BYTES, most)
     resource.setrlimit(resource.RLIMIT_STACK, (stack, most))  # the zygotes' deep recursions
-    sys.set_int_max_str_digits(0)
     reader = asyncio.StreamReader(limit=1 << 30)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
@@ -174,7 +174,11 @@ async def main() -> None:
 
 
 async def _answer(slots: Slots, frame: dict[str, Any]) -> None:
-    report = await run_job(slots, job_from_json(frame["job"]))
+    try:
+        report = await run_job(slots, job_from_json(frame["job"]))
+    except Exception:  # a bug of ours: told to whoever waits, who'd wait for ever else
+        write_frame({"number": frame["number"], "bug": traceback.format_exc()})
+        return
     write_frame({"number": frame["number"], "report": report_to_json(report)})
 
 

@@ -71,11 +71,19 @@ def verdict(ended: Ended, limits: Limits) -> tuple[Verdict, ErrorInfo | None] | 
     if ended.signal:
         if ended.signal == signal.SIGKILL and ended.peak_mb > 0.9 * limits.mem_mb:
             return Verdict.MEMORY_LIMIT, None
-        name = signal.Signals(ended.signal).name
-        return Verdict.RUNTIME_ERROR, ErrorInfo(name, "the program was ended by a signal")
+        return Verdict.RUNTIME_ERROR, ErrorInfo(
+            _signal_name(ended.signal), "the program was ended by a signal"
+        )
     if ended.code:
         return of_error(read_traceback(ended.stderr_text) or _exit(ended.code))
     return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal, which Python has no name for
+        return f"Signal{number}"
 
 
 def of_error(error: ErrorInfo) -> tuple[Verdict, ErrorInfo]:

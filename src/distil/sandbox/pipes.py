@@ -8,6 +8,11 @@ import os
 from collections.abc import Callable
 
 CHUNK = 1 << 16
+SMALL = 1 << 10
+REST_S = 0.002
+PATIENCE = 64
+"""After so many small reads a pipe rests for REST_S each time: a program that writes byte by byte
+would else cost this process more than it costs itself."""
 
 
 class Feed:
@@ -59,6 +64,7 @@ class Drain:
         self._descriptor, self._limit, self._full = descriptor, limit, full
         self._parts: list[bytes] = []
         self._size = 0
+        self._small = 0
         self.overflown = False
         self.ended = asyncio.get_running_loop().create_future()
         os.set_blocking(descriptor, False)
@@ -68,6 +74,10 @@ class Drain:
     def data(self) -> bytes:
         """What was read, up to the limit."""
         return b"".join(self._parts)[: self._limit]
+
+    def _go_on(self) -> None:
+        if not self.ended.done():
+            asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def close(self) -> None:
         """Stops reading."""
@@ -85,6 +95,11 @@ class Drain:
             self.close()
             return
         self._size += len(part)
+        self._small += len(part) < SMALL
+        if self._small > PATIENCE and not self.ended.done():
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._descriptor)
+            loop.call_later(REST_S, self._go_on)
         if not self.overflown:
             self._parts.append(part)
         if self._size > self._limit and not self.overflown:
@@ -97,7 +112,7 @@ class Lines:
 
     def __init__(self, descriptor: int, limit: int) -> None:
         self._descriptor, self._limit = descriptor, limit
-        self._rest = b""
+        self._rest = bytearray()
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._open = True
         self.too_long = False
@@ -124,9 +139,11 @@ class Lines:
             part = os.read(self._descriptor, CHUNK)
         except BlockingIOError:
             return
-        *lines, self._rest = (self._rest + part).split(b"\n")
-        for line in lines:
-            self._queue.put_nowait(line)
-        self.too_long = max(map(len, [*lines, self._rest])) > self._limit
+        first, *others = part.split(b"\n")
+        self._rest += first  # only what is new is looked through, however small the parts
+        for piece in others:
+            self._queue.put_nowait(bytes(self._rest))
+            self._rest = bytearray(piece)
+        self.too_long = max([len(self._rest), *map(len, others), len(first)]) > self._limit
         if not part or self.too_long or self._queue.qsize() > 1000:
             self.close()

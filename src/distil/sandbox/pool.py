@@ -123,8 +123,10 @@ class SandboxPool:
         assert self._broker is not None
 
         def ended(answer: dict[str, Any] | None) -> None:
-            if answer is not None:
-                result.set_result(report_from_json(answer))
+            if answer is not None and "bug" in answer:
+                result.set_exception(RuntimeError(f"A bug in the sandbox:\n{answer['bug']}"))
+            elif answer is not None:
+                result.set_result(report_from_json(answer["report"]))
             elif left and not self._closed:
                 self._send(job, tests, result, left - 1)
             else:
@@ -168,7 +170,7 @@ class _Broker:
         self._thread.start()
 
     def send(self, job: dict[str, Any], ended: Any) -> None:
-        """Hands over a job; `ended` gets the report as JSON, or None if the broker died."""
+        """Hands over a job; `ended` gets the answer, or None if the broker died."""
         with self._lock:
             self._count += 1
             number = self._count
@@ -204,7 +206,7 @@ class _Broker:
         while (answer := self._read()) is not None:
             with self._lock:
                 ended = self._waiting.pop(answer["number"])
-            ended(answer["report"])
+            ended(answer)
         with self._lock:
             self.alive = False
             waiting, self._waiting = list(self._waiting.values()), {}

@@ -9,18 +9,21 @@ from typing import Any
 
 from distil.sandbox import judge
 from distil.sandbox.endings import Ended, of_error, verdict
-from distil.sandbox.jail.wire import WireError, decode, encode, from_line, show, to_line
+from distil.sandbox.jail.wire import WireError, encode, from_line, render, to_line
 from distil.sandbox.jobs import (
     AssertTest,
     CallTest,
     ErrorInfo,
     Job,
+    Limits,
     StdioTest,
     TestResult,
     Verdict,
 )
 from distil.sandbox.zygotes import Running, Zygote
 
+TESTS_CPU = 2
+"""How much more processor time tests may take than the program that they test."""
 KEPT = 4000
 """Characters of an output that a result keeps."""
 
@@ -69,11 +72,11 @@ async def _call(zygote: Zygote, job: Job, index: int, test: CallTest) -> TestRes
             outcome = answer
         elif answer is not None:
             try:
-                value = decode(answer["value"])
-                got = show(value, KEPT)
-                outcome = (_right(judge.returned(value, test.expected, test.checker)), None)
+                got = render(answer["value"], KEPT)
+                right = judge.returned(answer["value"], encode(test.expected), test.checker)
+                outcome = _right(right), None
             except WireError as error:
-                outcome = Verdict.PROTOCOL, ErrorInfo("Protocol", str(error))
+                outcome = _broken(str(error))
     ended = await _finish(running)
     printed = ended.stdout.decode("utf-8", "replace")
     return _result(index, _settle(ended, outcome, job), ended, got=got, printed=printed)
@@ -81,7 +84,9 @@ async def _call(zygote: Zygote, job: Job, index: int, test: CallTest) -> TestRes
 
 async def _assertions(zygote: Zygote, job: Job, index: int, test: AssertTest) -> TestResult:
     """The program in one jail, its tests in another; calls and answers go through here."""
-    running = zygote.start("functions", _job_bytes(job), b"", job.limits)
+    # The program waits while its tests think: that is no idleness of its own.
+    patient = replace(job.limits, idle_s=job.limits.idle_s + 2 * TESTS_CPU * job.limits.cpu_s)
+    running = zygote.start("functions", _job_bytes(job), b"", patient)
     outcome = await _loaded(running)
     detail = ""
     if outcome is None:
@@ -91,14 +96,26 @@ async def _assertions(zygote: Zygote, job: Job, index: int, test: AssertTest) ->
             "prelude": "none",
             "entry_point": test.entry_point,
         }
-        tests = zygote.start("tests", json.dumps(about).encode("ascii"), b"", replace(
-            job.limits, cpu_s=job.limits.cpu_s * 2, idle_s=_patience(job)
-        ))  # fmt: skip
-        outcome, detail = await _relay(running, tests)
-        await _finish(tests)
+        limits = replace(job.limits, cpu_s=TESTS_CPU * job.limits.cpu_s, idle_s=_patience(job))
+        tests = zygote.start("tests", json.dumps(about).encode("ascii"), b"", limits)
+        told = await _relay(running, tests)
+        over = await _finish(tests)
+        outcome, detail = told if told is not None else (_tests_died(over, limits), "")
     ended = await _finish(running)
     printed = ended.stdout.decode("utf-8", "replace")
     return _result(index, _settle(ended, outcome, job), ended, printed=printed, detail=detail)
+
+
+def _tests_died(over: Ended, limits: Limits) -> tuple[Verdict, ErrorInfo | None]:
+    """The verdict where the tests' process ended before they did.
+
+    What the program returned made it so: a number of a million digits, a list without end. It's
+    never our failure, or a program could mask itself.
+    """
+    ended_badly = verdict(over, limits)
+    if ended_badly is not None and ended_badly[0] is not Verdict.RUNTIME_ERROR:
+        return ended_badly
+    return Verdict.RUNTIME_ERROR, ErrorInfo("Tests", "the tests couldn't use what was returned")
 
 
 def _patience(job: Job) -> float:
@@ -108,8 +125,10 @@ def _patience(job: Job) -> float:
 
 async def _relay(
     running: Running, tests: Running
-) -> tuple[tuple[Verdict, ErrorInfo | None] | None, str]:
+) -> tuple[tuple[Verdict, ErrorInfo | None] | None, str] | None:
     """Passes calls to the program and answers to the tests; their outcome, and what failed.
+
+    None if the tests' process ended before they did.
 
     The tests' own words are trusted: no code of the program's is in their process. The program's
     are checked, and passed on as plain data.
@@ -124,7 +143,7 @@ async def _relay(
         if not isinstance(answer, dict):
             return answer, ""
         tests.say(to_line(answer))
-    return (Verdict.INFRA_ERROR, ErrorInfo("Tests", "the tests' process ended early")), ""
+    return None
 
 
 def _tests_outcome(said: dict[str, Any]) -> tuple[tuple[Verdict, ErrorInfo | None], str]:
@@ -170,10 +189,6 @@ async def _answer(
         return outcome
     if "value" not in said:
         return _broken(str(said.get("unsendable", "an answer without a value"))[:300])
-    try:
-        decode(said["value"])
-    except WireError as error:
-        return _broken(str(error))
     return {"id": number, "value": said["value"]}
 
 
@@ -202,7 +217,7 @@ def _checked_error(said: Any) -> tuple[Verdict, ErrorInfo]:
     """An exception as the program told it."""
     try:
         return of_error(_error(said))
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         return _broken("an error that is none of ours")
 
 

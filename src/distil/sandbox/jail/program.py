@@ -2,6 +2,7 @@
 
 import atexit
 import builtins
+import gc
 import io
 import linecache
 import os
@@ -46,12 +47,21 @@ def leave(code: int) -> NoReturn:
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        _close_files()
         sys.stdout.flush()
     except ValueError:  # closed by the program, and flushed by that
         pass
     except BaseException:
         code = code or 120
     os._exit(code)
+
+
+def _close_files() -> None:
+    """Files that the program opened and left open are flushed, as at any Python's end."""
+    for name in ("__main__", "solution"):
+        if name in sys.modules:
+            sys.modules[name].__dict__.clear()
+    gc.collect()
 
 
 def load(job: dict[str, Any], name: str) -> dict[str, Any]:
@@ -70,7 +80,7 @@ def load(job: dict[str, Any], name: str) -> dict[str, Any]:
 def compiled(source: str, name: str) -> types.CodeType:
     """Compiled, its lines known to tracebacks."""
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-    return compile(source, name, "exec", dont_inherit=True)
+    return compile(source.removeprefix("\ufeff"), name, "exec", dont_inherit=True)
 
 
 def script(job: dict[str, Any]) -> int:

@@ -102,7 +102,9 @@ def decode(value: Any, given_back: Callable[[str, int], Any] | None = None) -> A
     """
     try:
         return _decode(value, given_back or Opaque)
-    except (RecursionError, ValueError, TypeError, KeyError, IndexError) as error:
+    except (
+        RecursionError, ValueError, TypeError, KeyError, IndexError, OverflowError
+    ) as error:  # fmt: skip
         raise WireError(f"No message of ours: {type(error).__name__}.") from error
 
 
@@ -159,7 +161,77 @@ def from_line(line: bytes) -> Any:
         raise WireError(f"No JSON: {type(error).__name__}.") from error
 
 
+def render(value: Any, limit: int) -> str:
+    """An encoded value as Python would write it, about `limit` characters of it.
+
+    Nothing is built of it, so that neither its size nor its members cost anything.
+    """
+    parts: list[str] = []
+    left = limit
+
+    def write(text: str) -> None:
+        nonlocal left
+        parts.append(text if len(text) <= max(left, 0) else f"{text[: max(left, 0)]}...")
+        left -= len(text)
+        if left < 0:
+            raise _Full
+
+    try:
+        _render(value, write)
+    except _Full:
+        pass
+    except (RecursionError, ValueError, TypeError) as error:
+        raise WireError(f"No message of ours: {type(error).__name__}.") from error
+    return "".join(parts)
+
+
+class _Full(Exception):
+    """Enough is written."""
+
+
+_BRACKETS = {"": ("[", "]"), "tuple": ("(", ")"), "set": ("{", "}"), "dict": ("{", "}")}
+
+
+def _render(value: Any, write: Callable[[str], None]) -> None:
+    kind, inner = "", value
+    if isinstance(value, dict) and TAG in value:
+        kind, inner = str(value[TAG]), value.get("v")
+    if isinstance(inner, list) and kind in _BRACKETS:
+        opening, closing = _BRACKETS[kind]
+        write(opening)
+        for place, item in enumerate(inner):
+            write(", " if place else "")
+            if kind == "dict":
+                _render_pair(item, write)
+            else:
+                _render(item, write)
+        write(",)" if kind == "tuple" and len(inner) == 1 else closing)
+    elif kind == "" and isinstance(inner, dict):
+        write("{")
+        for place, (key, item) in enumerate(inner.items()):
+            write(", " if place else "")
+            write(f"{key!r}: ")
+            _render(item, write)
+        write("}")
+    elif kind == "object" and isinstance(inner, list) and inner:
+        write(f"<{inner[0]} object>")
+    elif kind in ("", "int", "float"):
+        write(str(inner) if kind else repr(inner))
+    else:
+        write(f"{kind}({inner!r})"[:1000])
+
+
+def _render_pair(item: Any, write: Callable[[str], None]) -> None:
+    key, value = item
+    _render(key, write)
+    write(": ")
+    _render(value, write)
+
+
 def show(value: Any, limit: int) -> str:
     """`repr` of a decoded value, at most `limit` characters of it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of very many digits
+        text = f"<a {type(value).__name__} too long to be written>"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -11,7 +11,9 @@ answer ever enters it; it reads `Order`s only.
 Left out: the rules themselves (the broker's), and what a program prints (its pipes').
 """
 
+import _sitebuiltins
 import array  # noqa: F401  (socket.recv_fds imports it lazily, and could not once locked in)
+import builtins
 import contextlib
 import fcntl
 import gc
@@ -82,11 +84,18 @@ def main() -> None:
     for name in set_up["preload"]:
         importlib.import_module(name)
     _forget_ourselves(set_up)
+    _give_exit()
     lock = _lock_down(set_up)
     control.send(json.dumps({"ready": _state()}).encode())
     gc.collect()
     gc.freeze()  # no collection in a child touches, and so copies, what is shared
     _serve(control, lock)
+
+
+def _give_exit() -> None:
+    """`exit` and `quit`, which the module site brings elsewhere, and programs use."""
+    builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D")
+    builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D")
 
 
 def _forget_ourselves(set_up: dict[str, Any]) -> None:
@@ -180,7 +189,7 @@ def _watch(child: Child, now: float) -> None:
     waited = now - child.started - cpu
     if cpu > child.kill_cpu_s:
         child.kill("cpu")
-    elif waited > child.idle_s and waited - _run_queue(child.pid) > child.idle_s:
+    elif waited > child.idle_s and now - child.started - _awake(child.pid) > child.idle_s:
         child.kill("idle")
     elif now - child.started > child.wall_s:
         child.kill("starved")
@@ -188,14 +197,19 @@ def _watch(child: Child, now: float) -> None:
         child.kill("threads")
 
 
-def _run_queue(pid: int) -> float:
-    """Seconds that its threads were ready to run and no processor was free."""
-    total = 0
+def _awake(pid: int) -> float:
+    """Seconds that its most awake thread ran, or was ready to run while no processor was free.
+
+    Of the most awake one, not of all together: threads that wait for one another's processor would
+    add up to more than the time that passed, and hide that all of them sleep since.
+    """
+    most = 0
     with contextlib.suppress(OSError):  # a thread, or all of them, may end while this looks
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
-                total += int(file.read().split()[1])
-    return total / 1e9
+                ran, waited, _ = map(int, file.read().split())
+            most = max(most, ran + waited)
+    return most / 1e9
 
 
 def _threads(pid: int) -> int:
