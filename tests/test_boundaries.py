@@ -48,6 +48,7 @@ ROOMS = [
     "demonstrations",
     "probe",
     "selfcritic",
+    "encoder",
     "rolloutlog",
     "callbacks",
     "training_args",

@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,9 @@ COMPLETION_KEYS = (  # padded on the right
     "completion_ids", "completion_mask", "active", "weight", "support_ids", "teacher_logps",
     "old_logps", "baseline", "score_weight",
 )  # fmt: skip
+
+PREFIX = "replay_"
+"""Of the keys that earlier rows have in a later batch."""
 
 
 class ReplayBuffer:
@@ -69,6 +73,28 @@ class ReplayBuffer:
             head = f"{i}/"
             batch = {k.removeprefix(head): v for k, v in flat.items() if k.startswith(head)}
             self._batches.append(batch)
+
+
+def add_earlier(
+    batch: dict[str, Tensor], buffer: ReplayBuffer, rows: int, seed: str, accelerator: Any
+) -> None:
+    """Adds `rows` earlier rows to a generation batch, then keeps the batch itself for later ones.
+
+    A collective call once anything is kept: their active tokens are counted over all processes.
+    """
+    earlier, device = buffer.draw(rows, seed), batch["active"].device
+    buffer.push(batch)
+    batch |= {PREFIX + key: value.to(device) for key, value in earlier.items()}
+    if earlier:
+        batch[f"{PREFIX}active_count"] = accelerator.gather(batch[f"{PREFIX}active"].sum()).sum()
+
+
+def earlier_rows(batch: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """What `add_earlier` added, under its own keys; None where there was nothing to add."""
+    if f"{PREFIX}active" not in batch:
+        return None
+    earlier = {k.removeprefix(PREFIX): v for k, v in batch.items() if k.startswith(PREFIX)}
+    return {**earlier, "scored": earlier["active"]}
 
 
 def _stacked(rows: list[Tensor], *, left: bool) -> Tensor:

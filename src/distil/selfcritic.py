@@ -1,5 +1,7 @@
 """The student as its own critic: today's weights, sampled in one batch, under a stream of its own.
 
+`make_critic` puts it, or a judge, where a recipe's `critique.by` says.
+
 It draws from a random stream made of the run's seed and the step, so that asking for critiques
 changes no rollout, and a resumed run writes the same ones. Left out: samplers other than
 transformers'.
@@ -8,11 +10,15 @@ transformers'.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from distil.config import CritiqueConfig
+from distil.feedback.critics import Critic, Write
+from distil.feedback.judge import ask_judge
 from distil.probe import sample
 from distil.types import Message
 
@@ -59,3 +65,13 @@ class SelfCritic:
                 self.accelerator.unwrap_model(model), prompts, max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature, pad_token_id=self.pad_token_id,
             )  # fmt: skip
+
+
+def make_critic(
+    settings: CritiqueConfig, student: Write, escape: Callable[[str], str]
+) -> Critic | None:
+    """Who writes critiques: nobody (None), the student, or a judge."""
+    if settings.by == "none":
+        return None
+    write = student if settings.by == "policy" else partial(ask_judge, settings=settings)
+    return Critic(settings, write, escape)

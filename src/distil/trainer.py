@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 
-from distil.aggregation import ReplayBuffer
+from distil.aggregation import ReplayBuffer, add_earlier, earlier_rows
 from distil.assembly import assemble, cost_function, observe, replay_loss
 from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
@@ -35,21 +35,23 @@ from distil.collect import (
 )
 from distil.config import CritiqueConfig
 from distil.demonstrations import add_demonstrations, demonstration_loss
-from distil.errors import FeedbackError, RunError, TrainingError
+from distil.encoder import Encoder
+from distil.errors import FeedbackError, TrainingError
 from distil.feedback.critics import Critic
-from distil.feedback.judge import ask_judge, check_judge
+from distil.feedback.judge import check_judge
 from distil.feedback.tools import tool_traces
 from distil.hidden import base_model, check_output_layer
 from distil.markers import find_markers
 from distil.metrics import MetricSums
+from distil.objectives.costs import Cost
 from distil.probe import TeacherProbe, stop_ids
 from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
-from distil.selfcritic import SelfCritic
+from distil.selfcritic import SelfCritic, make_critic
 from distil.teacher import make_teacher
 from distil.toolset import check_tools, guarded
-from distil.training_args import DistILConfig, as_critique, as_objective
+from distil.training_args import DistILConfig, as_critique, as_objective, checked_arguments
 from distil.types import Message, Prompt
 
 
@@ -78,18 +80,7 @@ class DistILTrainer(GRPOTrainer):
         feedback_funcs: FeedbackFunc | list[FeedbackFunc] | None = None,
         **kwargs: Any,
     ) -> None:
-        if args is not None and not isinstance(args, DistILConfig):
-            raise TypeError(
-                f"args is a {type(args).__name__}, and must be a DistILConfig: it takes all of "
-                "GRPOConfig's arguments and DistIL's beside them."
-            )
-        if (
-            train_dataset is not None
-            and hasattr(train_dataset, "__len__")
-            and not len(train_dataset)
-        ):
-            raise RunError("The training dataset is empty: there is nothing to train on.")
-        args = args if args is not None else DistILConfig("distil-output")
+        args = checked_arguments(args, train_dataset)
         # Everything _calculate_rewards hands on to _generate_and_score_completions.
         self._collected: Collected | None = None
         self._sampling_ended = 0.0
@@ -103,13 +94,13 @@ class DistILTrainer(GRPOTrainer):
         super().__init__(
             model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
         )
-        if feedback_funcs is None:
-            feedback_funcs = []
-        self.feedback_funcs = (
-            feedback_funcs if isinstance(feedback_funcs, list) else [feedback_funcs]
-        )
+        given = [] if feedback_funcs is None else feedback_funcs
+        self.feedback_funcs = list(given) if isinstance(given, list) else [given]
         if "tools" in args.feedback_order:
-            self.feedback_funcs = [*self.feedback_funcs, tool_traces]
+            self.feedback_funcs.append(tool_traces)
+        self.encoder = Encoder(
+            self.processing_class, self.chat_template, self.chat_template_kwargs, self.tools
+        )
         self.markers = find_markers(
             self.processing_class, self.chat_template, **self.chat_template_kwargs
         )
@@ -122,13 +113,7 @@ class DistILTrainer(GRPOTrainer):
             args.teacher if cost else "live", self.model, args.teacher_ema_rate
         )
         self.replay = ReplayBuffer(self.objective.replay_batches)
-        self.builder: BatchBuilder | None = None
-        if cost is not None:
-            self.builder = BatchBuilder(
-                self.objective, cost, self.teacher, self.accelerator, self.temperature,
-                args.per_device_train_batch_size, self.processing_class.pad_token_id,
-                stop_ids(base_model(self.model)),
-            )  # fmt: skip
+        self.builder = None if cost is None else self._make_builder(cost)
         self.probe: TeacherProbe | None = None
         if args.teacher_samples and cost is not None:
             self.probe = TeacherProbe(
@@ -136,28 +121,22 @@ class DistILTrainer(GRPOTrainer):
                 self.max_completion_length, self.temperature, self.processing_class.pad_token_id,
             )  # fmt: skip
         self.critic = self._make_critic(as_critique(args.critique))
-        self.add_callback(
-            CheckpointCallback(
-                self.teacher,
-                self.replay if self.objective.replay_batches else None,
-                self.accelerator,
-            )
-        )
-        self.add_callback(PromptOrder())
         self.rollout_log: RolloutLog | None = None
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
             self.rollout_log = RolloutLog(args.output_dir)
-            self.add_callback(MetricsFile(args.output_dir))
+        self._add_callbacks()
+
+    def _make_builder(self, cost: Cost) -> BatchBuilder:
+        return BatchBuilder(
+            self.objective, cost, self.teacher, self.accelerator, self.temperature,
+            self.args.per_device_train_batch_size, self.processing_class.pad_token_id,
+            stop_ids(base_model(self.model)),
+        )  # fmt: skip
 
     def _make_critic(self, settings: CritiqueConfig) -> Critic | None:
         """Who writes critiques, None if nobody does."""
-        if settings.by == "none":
-            return None
-        if settings.by == "judge":
-            return Critic(settings, lambda asked: ask_judge(asked, settings), self._escape_text)
         student = SelfCritic(
-            self.accelerator, self._encode_critique,
-            lambda ids: str(self.processing_class.decode(ids, skip_special_tokens=True)),
+            self.accelerator, self.encoder.encode_critique, self.encoder.decode,
             settings.max_tokens, settings.temperature, self.args.max_teacher_prompt_length,
             self.processing_class.pad_token_id,
         )  # fmt: skip
@@ -166,7 +145,14 @@ class DistILTrainer(GRPOTrainer):
             seed = f"{self.args.seed}/{self.state.global_step}"
             return student.write(self.model, asked, seed)
 
-        return Critic(settings, write, self._escape_text)
+        return make_critic(settings, write, self._escape_text)
+
+    def _add_callbacks(self) -> None:
+        replay = self.replay if self.objective.replay_batches else None
+        self.add_callback(CheckpointCallback(self.teacher, replay, self.accelerator))
+        self.add_callback(PromptOrder())
+        if self.rollout_log is not None:
+            self.add_callback(MetricsFile(self.args.output_dir))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As TRL's; True resumes from the last checkpoint that was written to its end."""
@@ -253,7 +239,7 @@ class DistILTrainer(GRPOTrainer):
         self._check_same_template(output, collected.prompts[0])
         shown = encode_teacher_prompts(
             collected,
-            self._encode,
+            self.encoder.encode,
             self.markers,
             self.args.max_teacher_prompt_length,
             self.args.demonstration_header,
@@ -276,12 +262,7 @@ class DistILTrainer(GRPOTrainer):
         sums.rate("speed/teacher_tokens", tokens, time.perf_counter() - before)
         if self._mode == "train" and self.objective.replay_batches:
             seed = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}"
-            earlier = self.replay.draw(len(teacher_ids), seed)
-            self.replay.push(output)
-            output |= {f"replay_{k}": v.to(sampled.device) for k, v in earlier.items()}
-            if earlier:
-                count = output["replay_active"].sum()
-                output["replay_active_count"] = self.accelerator.gather(count).sum()
+            add_earlier(output, self.replay, len(teacher_ids), seed, self.accelerator)
         return shown.words, shown.cut, [ids is not None for ids in teacher_ids]
 
     def _grade(
@@ -336,12 +317,9 @@ class DistILTrainer(GRPOTrainer):
         observe(self._sums[self._mode], self.objective, inputs, student, assembled)
         if self.rollout_log is not None and self._mode == "train":
             self.rollout_log.fill(inputs, student, assembled.credit, self.processing_class)
-        if "replay_active" not in inputs:
+        earlier = earlier_rows(inputs)
+        if earlier is None:
             return assembled.loss
-        earlier = {
-            k.removeprefix("replay_"): v for k, v in inputs.items() if k.startswith("replay_")
-        }
-        earlier["scored"] = earlier["active"]
         student = builder.score_student(model, earlier)
         again = replay_loss(self.objective, student, earlier, share=self._share)
         self._sums[self._mode].add("distil/replay_cost", student.cost, earlier["active"])
@@ -404,32 +382,8 @@ class DistILTrainer(GRPOTrainer):
     def _escape_text(self, text: str) -> str:
         return escape_special_tokens(text, self.markers.texts)
 
-    def _encode(self, prompt: Prompt, *, with_tools: bool = True) -> list[int]:
-        """Token ids of a prompt with its generation header, as TRL encodes the student's."""
-        if isinstance(prompt, str):
-            return list(self.processing_class(text=prompt)["input_ids"])
-        encoded = self.processing_class.apply_chat_template(
-            prompt, tools=(self.tools or None) if with_tools else None,
-            chat_template=self.chat_template, add_generation_prompt=True,
-            tokenize=True, return_dict=True, **self.chat_template_kwargs,
-        )  # fmt: skip
-        return list(encoded["input_ids"])
-
-    def _encode_critique(self, messages: list[Message]) -> list[int]:
-        """As `_encode`, without tools: a critic calls none. As text without a chat template."""
-        if self.processing_class.chat_template is None:
-            return self._encode(messages[-1]["content"] + "\n\n")
-        return self._encode(messages, with_tools=False)
-
     def _check_same_template(self, output: dict[str, Tensor], prompt: Prompt) -> None:
-        """Both sides must render one template: else the first token's cost is an artefact."""
-        student = output["prompt_ids"][0][output["prompt_mask"][0] > 0].tolist()
-        ours = self._encode(prompt)
-        if student != ours:
-            raise TrainingError(
-                f"The student's prompt has {len(student)} tokens, and the same prompt encoded for "
-                f"the teacher {len(ours)}, or others: the two sides don't use one chat template."
-            )
+        self.encoder.check_same_template(output, prompt)
 
     def _close_rollouts(self) -> None:
         if self.rollout_log is not None:

@@ -12,7 +12,7 @@ from distil.algorithms import faults, resolved
 from distil.checks import feedback_faults
 from distil.config import Combine, CritiqueConfig, ObjectiveConfig, SourceName, TeacherKind
 from distil.critiquechecks import critique_faults
-from distil.errors import RecipeError, known_names, perhaps
+from distil.errors import RecipeError, RunError, known_names, perhaps
 from distil.feedback.sibling import SiblingChoice
 from distil.prompts import DEMONSTRATION_HEADER
 
@@ -103,6 +103,22 @@ class DistILConfig(GRPOConfig):
                 names=("feedback_order", "max_feedback_tokens"),
             ),
         ]
+
+
+def checked_arguments(args: Any, train_dataset: Any) -> DistILConfig:
+    """The trainer's arguments, the defaults for None. Raises TypeError for another class's.
+
+    Raises RunError for a dataset without rows.
+    """
+    if args is not None and not isinstance(args, DistILConfig):
+        raise TypeError(
+            f"args is a {type(args).__name__}, and must be a DistILConfig: it takes all of "
+            "GRPOConfig's arguments and DistIL's beside them."
+        )
+    sized = train_dataset is not None and hasattr(train_dataset, "__len__")
+    if sized and not len(train_dataset):
+        raise RunError("The training dataset is empty: there is nothing to train on.")
+    return args if args is not None else DistILConfig("distil-output")
 
 
 def as_objective(given: Any) -> ObjectiveConfig:
