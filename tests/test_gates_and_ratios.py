@@ -492,7 +492,7 @@ def test_only_a_rows_own_end_token_loses_its_score() -> None:
 
 def test_without_credit_for_ends_only_their_score_is_gone(tmp_path: Path) -> None:
     options: dict[str, Any] = {"feedback_order": ["expert"]}
-    with_ends = make_trainer(tmp_path / "a", **options)
+    with_ends = make_trainer(tmp_path / "a", objective={"credit_end": True}, **options)
     without = make_trainer(tmp_path / "b", objective={"credit_end": False}, **options)
     batch, other = generation_batch(with_ends), generation_batch(without)
     lengths = other["completion_mask"].sum(1)

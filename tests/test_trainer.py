@@ -162,8 +162,9 @@ def test_gradient_equals_the_plain_computation(
 ) -> None:
     model = make_model(tied=tied)
     trainer = make_trainer(
-        tmp_path, model=model, feedback_order=["expert"], temperature=temperature
-    )
+        tmp_path, model=model, feedback_order=["expert"], temperature=temperature,
+        objective={"credit_end": True},
+    )  # fmt: skip
     batch = generation_batch(trainer)
     texts = teacher_texts(trainer)
     assert len({int(n) for n in batch["completion_mask"].sum(1)}) > 1  # lengths differ
@@ -190,7 +191,8 @@ def test_padding_on_either_side_changes_nothing(tmp_path: Path) -> None:
     padded["prompt_ids"] = pad(batch["prompt_ids"], (5, 0), value=2)
     padded["prompt_mask"] = pad(batch["prompt_mask"], (5, 0))
     padded["completion_ids"] = pad(batch["completion_ids"], (0, 4), value=2)
-    for name in ("completion_mask", "active", "scored", "teacher_entropy", "baseline", "weight"):
+    also = ("scored", "teacher_entropy", "baseline", "weight", "score_weight")
+    for name in ("completion_mask", "active", *also):
         padded[name] = pad(batch[name], (0, 4))
     padded["teacher_sampled_logps"] = pad(batch["teacher_sampled_logps"], (0, 4))
     for name in ("support_ids", "teacher_logps"):

@@ -124,14 +124,12 @@ def _unread(objective: ObjectiveConfig, named: Algorithm) -> list[str]:
             unread.append("objective.first_error without objective.first_error_margin")
         if objective.replay_batches and objective.reduction == "sequences":
             unread.append("objective.reduction with objective.replay_batches")
-        if objective.future == "none" and not objective.credit_end:
-            unread.append("objective.credit_end without future credit")
         return unread
     off = {
         "advantage_weight": 0.0, "replay_batches": 0, "prompt_weight": "none",
         "max_teacher_entropy": None, "first_error_margin": None, "first_error": "from",
-        "policy_space_clip": None, "reduction": "tokens", "credit_end": True,
+        "policy_space_clip": None, "reduction": "tokens",
     }  # fmt: skip
     if released:
-        off = {"advantage_weight": 0.0, "replay_batches": 0, "future": "none", "credit_end": True}
+        off = {"advantage_weight": 0.0, "replay_batches": 0, "future": "none"}
     return [f"objective.{f}" for f, value in off.items() if getattr(objective, f) != value]

@@ -178,9 +178,10 @@ class ObjectiveConfig:
     """Cost i steps ahead counts discount**(i-1); below 1 is biased."""
     baseline: bool = True
     """Subtract the group's leave-one-out mean of the credit (unbiased, less variance)."""
-    credit_end: bool = True
-    """Whether the token that ends a rollout has future credit. Under sum, ending early saves all
-    cost to come, and answers may shrink to nothing; false leaves endings to the local term."""
+    credit_end: bool = False
+    """Whether the token that ends a rollout has future credit. The exact gradient has it (true);
+    but under sum ending early saves all cost to come, and answers may shrink to nothing
+    (docs/results.md): false leaves endings to the local term."""
     support: Support | None = None
     """Which tokens are compared: the teacher's top_k, the student's, or both joined."""
     top_k: int = 100

@@ -77,7 +77,10 @@ def _grpo(rate: float, updates: int) -> _Part:
     return {"objective": objective, "rollout": _ROLLOUTS, "train": train}
 
 
-_DISTIL = {"name": "distil", "future": "mean", "support": "teacher", "tail": True, "baseline": True}
+_DISTIL = {
+    "name": "distil", "future": "mean", "support": "teacher", "tail": True, "baseline": True,
+    "credit_end": True,
+}  # fmt: skip
 
 PRESETS: dict[str, _Part] = {
     "distil-science": _science(_DISTIL, 5e-5, 0.01),
@@ -91,7 +94,7 @@ PRESETS: dict[str, _Part] = {
     "as-released-science": _science(
         {
             "name": "distil", "future": "mean", "support": "student", "tail": True,
-            "baseline": False, "ratio": "token_clipped", "ratio_clip": 2.0,
+            "baseline": False, "credit_end": True, "ratio": "token_clipped", "ratio_clip": 2.0,
             "reduction": "sequences",
         },
         5e-5,
