@@ -26,9 +26,11 @@ NOT_SETTINGS = ("train.output_dir", "train.seed", "train.learning_rate")
 def write_report(suite: Suite) -> str:
     """Writes all five files from whatever has ended; returns what the terminal shows.
 
-    Raises RunError if no judged run has ended.
+    Raises RunError if no judged run has ended: then results.json alone is written, so that tuning
+    runs can be taken up elsewhere too.
     """
     results = gather(suite)
+    write_text(suite.output_dir / RESULTS_FILE, compact(as_json(results)))
     if not any(c.curves or c.failed for c in results.contenders.values()):
         raise RunError(
             f"No judged run of {suite.file} has ended yet, so there is nothing to report. Run "
@@ -40,7 +42,6 @@ def write_report(suite: Suite) -> str:
     folder = suite.output_dir
     write_text(folder / "table.txt", text)
     write_text(folder / "table.md", f"{as_markdown(table)}\n\n{listed}\n")
-    write_text(folder / RESULTS_FILE, compact(as_json(results)))
     chosen = {name: c.choice for name, c in results.contenders.items()}
     write_text(folder / "settings.yaml", settings(suite, chosen))
     draw(results, folder / "figure.png")
