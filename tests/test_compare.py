@@ -19,7 +19,7 @@ from distil.compare import compare
 from distil.compare.curves import band, read_curve
 from distil.compare.figure import draw
 from distil.compare.plan import Outcome, Run, judged_runs, possible_runs
-from distil.compare.report import compact
+from distil.compare.report import compact, write_report
 from distil.compare.results import as_json, choices, gather
 from distil.compare.runner import Processes, only_one, time_left
 from distil.compare.stats import choose_rate, paired, t_coverage, t_interval, t_quantile
@@ -473,3 +473,48 @@ def test_two_contenders_train_in_processes_of_their_own(
     curves = [r["curve"] for r in stored["runs"]]
     assert all(0 < c["seconds"][1] <= c["seconds"][2] for c in curves)
     assert all(c["entropy"] > 0 for c in curves)
+
+
+def test_runs_that_began_with_different_models_are_said_to_be_no_comparison(
+    tmp_path: Path,
+) -> None:
+    file = write_suite(tmp_path, seeds=[0, 1], learning_rates=[], tuning_seeds=[])
+    begins = {("distil", 0): 0.25, ("grpo", 0): 0.25, ("distil", 1): 0.5, ("grpo", 1): 0.5}
+
+    def told() -> str:
+        for run in judged_runs(load_suite(file), {"distil": 1e-6, "grpo": 1e-6}):
+            shutil.rmtree(run.folder, ignore_errors=True)
+            write_results(run, [begins[run.contender, run.seed], 0.5, 0.75])
+            run.end(Outcome("finished", 0, 1.0, False))
+        return write_report(load_suite(file))
+
+    alike = told()
+    assert "NOT COMPARABLE" not in alike
+    before = next(line for line in alike.splitlines() if line.startswith("(before)"))
+    assert "0.375 [" in before  # the mean over seeds, with its interval
+    begins["grpo", 1] = 0.375
+    unlike = told()
+    assert "NOT COMPARABLE: the runs of seed 1 began with different models" in unlike
+    assert "(before)" not in unlike
+
+
+def test_a_seed_in_a_models_name_is_each_runs_own(tmp_path: Path) -> None:
+    common = {"model": {"name": "organism-sums@{seed}"}, "eval": {"every": 1, "samples": 4}}
+    suite = load_suite(write_suite(tmp_path, common=common))
+    names = {(r.seed, r.recipe.model.name) for r in possible_runs(suite)}
+    assert names == {(seed, f"organism-sums@{seed}") for seed in (0, 1, 100)}
+
+
+def test_tuning_runs_are_kept_in_results_before_any_judged_one(tmp_path: Path) -> None:
+    file = write_suite(tmp_path)
+    suite = load_suite(file)
+    run = possible_runs(suite)[0]
+    assert run.tuning
+    write_results(run, [0.0, 0.5, 0.75])
+    run.end(Outcome("finished", 0, 1.0, False))
+    with pytest.raises(RunError, match="No judged run"):
+        write_report(suite)
+    shutil.rmtree(suite.output_dir / "runs")
+    again = possible_runs(load_suite(file))[0].outcome()
+    assert again is not None
+    assert again.status == "finished"

@@ -186,7 +186,8 @@ def starts_of(results: Results) -> dict[int, set[tuple[float, ...]]]:
             if curve.steps[0] != 0:
                 return {}
             figures = (*(curve.figures[f][0] for f in results.figures), curve.tokens[0])
-            starts.setdefault(seed, set()).add(figures)
+            # To three digits: runs that results.json brings are rounded to four.
+            starts.setdefault(seed, set()).add(tuple(round(v, 3) for v in figures))
     return starts
 
 
