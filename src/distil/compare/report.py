@@ -30,7 +30,9 @@ def write_report(suite: Suite) -> str:
     runs can be taken up elsewhere too.
     """
     results = gather(suite)
-    write_text(suite.output_dir / RESULTS_FILE, compact(as_json(results)))
+    stored = as_json(results)
+    if any(run["status"] != "missing" for run in stored["runs"]):
+        write_text(suite.output_dir / RESULTS_FILE, compact(stored))
     if not any(c.curves or c.failed for c in results.contenders.values()):
         raise RunError(
             f"No judged run of {suite.file} has ended yet, so there is nothing to report. Run "
