@@ -193,7 +193,7 @@ def test_tools_run_and_their_tokens_are_masked(tmp_path: Path) -> None:
 
 
 def test_the_gradient_equals_the_plain_one_with_tool_tokens_masked(tmp_path: Path) -> None:
-    trainer = tool_trainer(tmp_path, feedback_order=["expert"])
+    trainer = tool_trainer(tmp_path, feedback_order=["expert"], objective={"credit_end": True})
     batch = generation_batch(trainer)
     texts = rendered(trainer)
     assert (batch["tool_mask"] == 0).sum() > 100
