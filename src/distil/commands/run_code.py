@@ -10,7 +10,7 @@ from distil.feedback.execution import extract_program, report_text
 from distil.layout import as_text
 from distil.sandbox import Job, Limits, Report, SandboxPool, Verdict
 from distil.sandbox.jobs import TestResult
-from distil.sandbox.testformat import tests_from
+from distil.sandbox.testformat import read_tests
 
 SHOWN = 60
 
@@ -25,7 +25,7 @@ def run_code(
     with a list of tests, or one test a line. Returns 0 if every test passed, else 1.
     """
     source = _source(program)
-    given = tests_from(_read_tests(Path(tests)), tests)
+    given = read_tests(_read_tests(Path(tests)), tests)
     job = Job(source, given, limits, "all", prelude)
     with SandboxPool(None, level, preload, allow_unsafe=allow_unsafe) as pool:
         facts = pool.start()

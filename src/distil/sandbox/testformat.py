@@ -22,7 +22,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def tests_from(given: Any, where: str) -> tuple[Test, ...]:
+def read_tests(given: Any, where: str) -> tuple[Test, ...]:
     """The tests that plain data describes. Raises TaskError, naming `where`, the test and field."""
     if not isinstance(given, Sequence) or isinstance(given, str) or not given:
         raise TaskError(

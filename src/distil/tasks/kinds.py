@@ -16,7 +16,7 @@ from distil.feedback.execution import check_programs, extract_program
 from distil.feedback.extract import extractor
 from distil.feedback.sibling import without_thinking
 from distil.sandbox import Limits, SandboxPool
-from distil.sandbox.testformat import tests_from
+from distil.sandbox.testformat import read_tests
 from distil.types import Feedback, Problem
 
 
@@ -207,7 +207,7 @@ class ProgramsKind(Kind):
     def row(self, question: str, answer: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The question as it stands, and the tests, each of which could be run."""
         try:
-            tests_from(row.get("tests"), "it")
+            read_tests(row.get("tests"), "it")
         except TaskError as error:
             raise Fault("tests", f"can't be used: {error}") from error
         return question, {"tests": row["tests"]}
@@ -225,7 +225,7 @@ class ProgramsKind(Kind):
         return check_programs(
             self._pool,
             completions,
-            [tests_from(p.data["tests"], p.id) for p in problems],
+            [read_tests(p.data["tests"], p.id) for p in problems],
             limits=self._limits,
             stop="first_fail" if self._first else "all",
             prelude="lcb" if self._lcb else "none",
