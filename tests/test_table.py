@@ -107,7 +107,10 @@ def test_a_split_column_decides_instead_if_there_is_one(table: Make) -> None:
         ({"question": "?", "awnser": "5"}, "the field 'awnser' isn't known. Perhaps you meant 'a"),
         ({**SUM, "soluton": "x"}, "the field 'soluton' isn't known. Perhaps you meant 'solution'."),
         ({**SUM, "solution": 5}, "line 2: the field 'solution' is 5. Make it a text that isn't"),
-        ({**SUM, "split": "dev"}, "line 2: the field 'split' is 'dev'. Make it 'train' or 'test'."),
+        (
+            {**SUM, "split": "dev"},
+            "line 2: the field 'split' is 'dev'. Make it 'train', 'validation' or 'test'.",
+        ),
         ({**SUM, "id": "1"}, "line 2: the field 'id' is that of line 1. Take one of them out."),
         (sums(1)[0], "line 2: the field 'question' is that of line 1. Take one of them out."),
         (

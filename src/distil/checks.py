@@ -45,6 +45,7 @@ def _ranges(recipe: Recipe) -> list[str]:
     at_least: dict[str, tuple[float, int]] = {
         "task.train_size": (recipe.task.train_size, 1),
         "task.eval_size": (recipe.task.eval_size, 0),
+        "task.validation_size": (recipe.task.validation_size, 0),
         "model.lora.rank": (recipe.model.lora.rank, 0),
         "teacher.max_prompt_length": (recipe.teacher.max_prompt_length, 16),
         "teacher.samples": (recipe.teacher.samples, 0),
@@ -106,6 +107,13 @@ def _or(value: float | None, otherwise: float) -> float:
 
 def _task(task: TaskConfig) -> list[str]:
     """How a table is judged, and what else would say so."""
+    if task.eval_file and not (
+        task.name.endswith(TABLE_ENDING) and task.eval_file.endswith(TABLE_ENDING)
+    ):
+        return [
+            f"task.eval_file is {task.eval_file!r} and task.name {task.name!r}: a file to judge on "
+            f"goes with a file to train on, both *{TABLE_ENDING}. Leave it out."
+        ]
     if not task.name.endswith(TABLE_ENDING):
         if task.check is None:
             return []

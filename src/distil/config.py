@@ -16,6 +16,7 @@ SourceName = Literal["sibling", "report", "expert", "correction", "tools", "crit
 Combine = Literal["first", "all"]
 CheckName = Literal["math", "choice", "exact", "tolerant", "programs"]
 SandboxLevel = Literal["auto", "strong", "standard", "unsafe"]
+Thinking = Literal["template", "on", "off"]
 
 TABLE_ENDING = ".jsonl"
 """A task whose name ends so is a file of the user's own problems."""
@@ -49,6 +50,8 @@ class TaskConfig:
     options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """The dataset's own options (as flags: --task.options min_terms 2 max_terms 3). They replace
     the recipe's, and naming another dataset drops the recipe's."""
+    system: str = ""
+    """The system message that precedes the question; "" for none."""
     instruction: str = "Reply with only the final answer."
     """The format demand; it ends the student's prompt and the teacher's."""
     extract: Literal["last_number", "last_line", "answer_tag", "whole"] = "last_line"
@@ -61,6 +64,12 @@ class TaskConfig:
     """Distinct problems to train on."""
     eval_size: int = 50
     """Distinct held-out problems; none of them is in the training set."""
+    validation_size: int = 0
+    """Problems put aside for judging during training (eval.every) and for choosing a checkpoint
+    (eval.keep_best): neither trained on nor held out. 0: judged then are the held-out ones."""
+    eval_file: str = ""
+    """Another file of problems (*.jsonl), judged by the same check, that the held-out ones come
+    from; "": they come from `name` too."""
     seed: int = 0
     """Decides which problems there are and which are held out."""
 
@@ -84,6 +93,9 @@ class ModelConfig:
     local folder, a .gguf file, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """The weights' type; auto is float32 on a CPU and bfloat16 on an accelerator."""
+    thinking: Thinking = "template"
+    """Whether a chat template that knows of thinking (Qwen3's) lets the model think first: on, off,
+    or as the template does by itself. Alike for student, teacher and judging."""
     lora: LoraSettings = field(default_factory=LoraSettings)
 
 

@@ -9,8 +9,36 @@ from typing import Any
 
 from torch import Tensor
 
-from distil.errors import TrainingError
+from distil.config import Thinking
+from distil.errors import ModelError, TrainingError
 from distil.types import Message, Prompt
+
+
+def template_options(thinking: Thinking) -> dict[str, bool]:
+    """What a chat template is told of thinking, by the name that Qwen3's and others read."""
+    return {} if thinking == "template" else {"enable_thinking": thinking == "on"}
+
+
+def check_thinking(tokenizer: Any, thinking: Thinking, model: str) -> None:
+    """Raises ModelError where `thinking` is on or off, and the chat template renders both alike."""
+    if thinking == "template":
+        return
+    message = [{"role": "user", "content": "?"}]
+    shown = (
+        {
+            tokenizer.apply_chat_template(
+                message, tokenize=False, add_generation_prompt=True, **template_options(switch)
+            )
+            for switch in ("on", "off")
+        }
+        if tokenizer.chat_template
+        else {""}
+    )
+    if len(shown) == 1:
+        raise ModelError(
+            f"model.thinking is {thinking}, and the chat template of {model!r} has no such switch "
+            "(enable_thinking changes nothing in it). Leave it out, or set it to template."
+        )
 
 
 @dataclass(frozen=True)

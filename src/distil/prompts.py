@@ -57,10 +57,14 @@ FIRST_WRONG_STEP = "Step {number}, '{step}', is the first wrong one."
 JUDGE_GREETING = "Reply with the word ready."
 
 
-def student_messages(question: str, instruction: str) -> list[Message]:
-    """The conversation that the student answers: one user message."""
-    content = f"{question} {instruction}" if instruction else question
-    return [{"role": "user", "content": content}]
+def student_messages(question: str, instruction: str, system: str = "") -> list[Message]:
+    """The conversation that the student answers: one user message, a system message before it.
+
+    Question and format demand are a space apart on one line, else a blank line.
+    """
+    gap = "\n\n" if "\n" in question + instruction else " "
+    user: Message = {"role": "user", "content": gap.join(p for p in (question, instruction) if p)}
+    return [{"role": "system", "content": system}, user] if system else [user]
 
 
 def teacher_prompt(

@@ -147,6 +147,6 @@ class _Examiner:
         """The task's Feedback; None for a problem that isn't one of its own."""
         if self._task is None or self._problems is None:
             self._task = load_task(config)
-            self._problems = {p.id: p for p in [*self._task.train, *self._task.heldout]}
+            self._problems = {p.id: p for p in [*self._task.heldout, *self._task.train]}
         known = self._problems.get(problem)
         return None if known is None else self._task.check(known, text)

@@ -8,10 +8,9 @@ from distil.errors import TaskError
 from distil.evaluate import evaluate
 from distil.layout import as_text
 from distil.models import load_model
-from distil.prompts import student_messages
 from distil.runs import write_json
 from distil.tables import result_rows
-from distil.tasks import load_task
+from distil.tasks import load_task, student_prompt
 
 
 def evaluate_model(
@@ -26,7 +25,7 @@ def evaluate_model(
     model, tokenizer = load_model(name)
     attempts = evaluate(
         model, tokenizer, task, task.heldout,
-        lambda problem: student_messages(problem.question, task.instruction),
+        lambda problem: student_prompt(task, problem),
         settings, samples=settings.samples, max_completion_length=length, title="judging",
     )  # fmt: skip
     print(as_text(result_rows({name: attempts})))

@@ -20,13 +20,14 @@ from transformers import PrinterCallback
 from distil.callbacks import AfterEvery, Progress, StopAfterStep
 from distil.collect import FeedbackFunc
 from distil.config import Recipe
+from distil.encoder import check_thinking, template_options
 from distil.evaluate import Attempt, evaluate, summarise
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
 from distil.layout import as_markdown, as_text, clock
 from distil.models import load_model
-from distil.prompts import student_messages, teacher_prompt
+from distil.prompts import teacher_prompt
 from distil.runs import (
     begin_run,
     check_new_run,
@@ -39,7 +40,7 @@ from distil.runs import (
     write_text,
 )
 from distil.tables import result_rows
-from distil.tasks import Task, load_task
+from distil.tasks import Task, load_task, student_prompt
 from distil.tasks.grader import Grader
 from distil.toolset import check_model_calls_tools, load_tools
 from distil.trainer import DistILTrainer
@@ -53,6 +54,8 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     folder = Path(recipe.train.output_dir)
     task = load_task(recipe.task)  # cheap checks first: nothing is loaded for a wrong option
     run_corrections(recipe)
+    if both := task.facts().get("heldout_also_trained_on"):
+        print(f"Note: {both} of the held-out questions are among those trained on.")
     if resume:
         reopen_run(folder, recipe.as_dict())
     else:
@@ -61,6 +64,7 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     if recipe.feedback.critique.by == "judge":
         check_judge(recipe.feedback.critique)
     model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+    check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
     if recipe.rollout.tools:
         check_model_calls_tools(tokenizer, recipe.model.name)
     if not resume:  # a folder becomes a run only when all that it needs was found
@@ -146,7 +150,7 @@ def rows(task: Task, problems: Sequence[Problem]) -> Dataset:
     return Dataset.from_list(
         [
             {
-                "prompt": student_messages(p.question, task.instruction),
+                "prompt": student_prompt(task, p),
                 "instruction": task.instruction,
                 "problem_id": p.id,
             }
@@ -208,6 +212,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             sibling_choice=recipe.feedback.sibling,
             critique=asdict(recipe.feedback.critique),
             log_rollouts=train.log_rollouts,
+            chat_template_kwargs=template_options(recipe.model.thinking),
         )
 
 
@@ -276,7 +281,7 @@ class _Judge:
         return attempts
 
     def _student_prompt(self, problem: Problem) -> Prompt:
-        return student_messages(problem.question, self._task.instruction)
+        return student_prompt(self._task, problem)
 
     def _teacher_prompt(self, problem: Problem) -> Prompt:
         student = self._student_prompt(problem)

@@ -1,7 +1,7 @@
 """What is asked and how an answer is judged: reasoning-gym, the organisms' worlds, your own table.
 
 task = load_task(TaskConfig(name="chain_sum", options={"min_terms": 2, "max_terms": 2}))
-task.train, task.heldout         # Problems; no held-out question is in the training set
+task.train, task.validation, task.heldout  # Problems; no two of them share a question
 task.check(problem, completion)  # -> Feedback(reward, text, demonstration)
 """
 
@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from distil.config import TABLE_ENDING, TaskConfig
-from distil.types import Feedback, Problem
+from distil.prompts import student_messages
+from distil.types import Feedback, Problem, Prompt
 
 
 class Task(Protocol):
     """Problems, and a judge for them."""
 
+    system: str
     instruction: str
     train: list[Problem]
+    validation: list[Problem]
     heldout: list[Problem]
 
     def check(self, problem: Problem, completion: str) -> Feedback:
@@ -39,6 +42,27 @@ def one_by_one(
 ) -> list[Feedback]:
     """`check_all` of a task whose `check` is quick."""
     return [check(p, c) for p, c in zip(problems, completions, strict=True)]
+
+
+def problems_wanted(config: TaskConfig) -> int:
+    """How many distinct problems a recipe asks for."""
+    return config.eval_size + config.validation_size + config.train_size
+
+
+def parts(
+    problems: Sequence[Problem], config: TaskConfig
+) -> tuple[list[Problem], list[Problem], list[Problem]]:
+    """Shuffled problems as (held out, validation, to train on): the first ones, the next, the rest.
+
+    So neither a larger training set nor a validation set changes which ones are held out.
+    """
+    chosen, rest = list(problems[: config.eval_size]), problems[config.eval_size :]
+    return chosen, list(rest[: config.validation_size]), list(rest[config.validation_size :])
+
+
+def student_prompt(task: Task, problem: Problem) -> Prompt:
+    """What the student is asked: the problem, in the task's own frame."""
+    return student_messages(problem.question, task.instruction, task.system)
 
 
 def load_task(config: TaskConfig) -> Task:

@@ -20,7 +20,7 @@ class Grader:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._problems = {p.id: p for p in [*task.train, *task.heldout]}
+        self._problems = {p.id: p for p in [*task.heldout, *task.train]}
         self._verdicts: dict[tuple[str, str], Feedback] = {}
 
     def reward(

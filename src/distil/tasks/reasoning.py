@@ -17,6 +17,7 @@ from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
 from distil.feedback.extract import EXTRACTORS
 from distil.feedback.reasoning import check_reasoning_all
+from distil.tasks import parts, problems_wanted
 from distil.types import Feedback, Problem
 
 # Draws before giving up on finding another distinct question: a small space repeats itself.
@@ -34,14 +35,13 @@ class ReasoningTask:
     """
 
     def __init__(self, config: TaskConfig) -> None:
-        self.instruction = config.instruction
+        self.system, self.instruction = config.system, config.instruction
         self.read = EXTRACTORS[config.extract]
         self._config = config
         dataset = _create(config)
         problems = _distinct(dataset, config)
         _check_gold(dataset, problems[:PROBED], config)
-        self.heldout = problems[: config.eval_size]
-        self.train = problems[config.eval_size :]
+        self.heldout, self.validation, self.train = parts(problems, config)
 
     def facts(self) -> dict[str, Any]:
         """Nothing: answers are judged alike everywhere."""
@@ -74,7 +74,7 @@ def _create(config: TaskConfig) -> Any:
             raise TaskError(
                 f"The dataset {config.name!r} has no option {option!r}.{perhaps(option, known)}"
             )
-    size = DRAWS_PER_PROBLEM * (config.train_size + config.eval_size)
+    size = DRAWS_PER_PROBLEM * problems_wanted(config)
     # Problem i is drawn from seed + i, so neighbouring seeds would share nearly all problems.
     seed = random.Random(f"problems/{config.name}/{config.seed}").getrandbits(31)
     try:
@@ -86,8 +86,8 @@ def _create(config: TaskConfig) -> Any:
 
 
 def _distinct(dataset: Any, config: TaskConfig) -> list[Problem]:
-    """train_size + eval_size distinct problems in a shuffled order that the seed decides."""
-    wanted = config.train_size + config.eval_size
+    """As many distinct problems as are asked for, in a shuffled order that the seed decides."""
+    wanted = problems_wanted(config)
     entries: dict[str, dict[str, Any]] = {}
     for index in range(len(dataset)):
         entry = dataset[index]
@@ -97,8 +97,8 @@ def _distinct(dataset: Any, config: TaskConfig) -> list[Problem]:
     if len(entries) < wanted:
         raise TaskError(
             f"The dataset {config.name!r} with options {dict(config.options)} gave only "
-            f"{len(entries)} distinct questions in {len(dataset)} draws, and task.train_size + "
-            f"task.eval_size ask for {wanted}. Lower them, or widen the options."
+            f"{len(entries)} distinct questions in {len(dataset)} draws, and task.train_size, "
+            f"validation_size and eval_size ask for {wanted}. Lower them, or widen the options."
         )
     problems = [
         Problem(f"{config.name}-{i:05d}", question, entry["answer"], {"entry": entry})

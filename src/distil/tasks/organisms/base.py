@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
 from distil.feedback.extract import EXTRACTORS
-from distil.tasks import one_by_one
+from distil.tasks import one_by_one, parts, problems_wanted
 from distil.types import Feedback, Problem
 
 DRAWS_PER_PROBLEM = 30
@@ -32,14 +32,13 @@ class OrganismTask(ABC):
     options: ClassVar[dict[str, int]]
 
     def __init__(self, config: TaskConfig) -> None:
-        self._check_instruction(config.instruction)
-        self.instruction = config.instruction
+        self._check_words("instruction", config.instruction)
+        self._check_words("system", config.system)
+        self.system, self.instruction = config.system, config.instruction
         self._extract = EXTRACTORS[config.extract]
         self._options = {**self.options, **self._checked(config.options)}
         self.prepare()
-        problems = self._distinct(config)
-        self.heldout = problems[: config.eval_size]
-        self.train = problems[config.eval_size :]
+        self.heldout, self.validation, self.train = parts(self._distinct(config), config)
 
     def option(self, name: str) -> int:
         """An option's value: the recipe's, else the default."""
@@ -88,17 +87,17 @@ class OrganismTask(ABC):
             checked[option] = value
         return checked
 
-    def _check_instruction(self, instruction: str) -> None:
-        unknown = [w for w in instruction.split() if w not in self.words]
+    def _check_words(self, field: str, text: str) -> None:
+        unknown = [w for w in text.split() if w not in self.words]
         if unknown:
             raise TaskError(
-                f"task.instruction is {instruction!r}, but an organism knows only its world's "
-                f"words, and {unknown[0]!r} is none of {self.name!r}. Set task.instruction to ''."
+                f"task.{field} is {text!r}, but an organism knows only its world's "
+                f"words, and {unknown[0]!r} is none of {self.name!r}. Set task.{field} to ''."
             )
 
     def _distinct(self, config: TaskConfig) -> list[Problem]:
-        """train_size + eval_size problems with distinct questions, decided by the seed."""
-        wanted = config.train_size + config.eval_size
+        """As many problems as the recipe asks for, questions distinct, decided by the seed."""
+        wanted = problems_wanted(config)
         rng = random.Random(f"problems/{self.name}/{config.seed}")
         found: dict[str, Problem] = {}
         for _ in range(DRAWS_PER_PROBLEM * wanted):
@@ -109,8 +108,8 @@ class OrganismTask(ABC):
         if len(found) < wanted:
             raise TaskError(
                 f"The task {self.name!r} with options {self._options} gave only {len(found)} "
-                f"distinct questions, and task.train_size + task.eval_size ask for {wanted}. "
-                "Lower them, or widen the options."
+                f"distinct questions, and task.train_size, validation_size and eval_size ask for "
+                f"{wanted}. Lower them, or widen the options."
             )
         return [
             Problem(f"{self.name}-{i:05d}", p.question, p.answer, p.data)
