@@ -24,7 +24,12 @@ ROOMS = [
     "algorithms",
     "presets",
     "critiquechecks",
+    "figurenames",
     "checks",
+    "endpoint",
+    "figures",
+    "tables",
+    "evalpresets",
     "sandbox",
     "prompts",
     "markers",
@@ -41,6 +46,9 @@ ROOMS = [
     "models",
     "recipefile",
     "runs",
+    "evalfile",
+    "regrade",
+    "best",
     "collect",
     "assembly",
     "aggregation",
@@ -54,8 +62,9 @@ ROOMS = [
     "training_args",
     "toolset",
     "trainer",
+    "samplers",
     "evaluate",
-    "tables",
+    "flags",
     "commands",
     "compare",
     "cli",
@@ -63,7 +72,8 @@ ROOMS = [
 ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
-LIGHT |= {"critiquechecks"}
+LIGHT |= {"critiquechecks", "figurenames", "figures", "tables", "evalpresets", "evalfile"}
+LIGHT |= {"regrade", "best", "flags", "endpoint"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 
