@@ -89,6 +89,23 @@ async def model_names(client: Any, timeout: float) -> list[str]:
 
 
 def run_to_end(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs a coroutine to its end, also under a loop that is running already (a notebook's)."""
+    """Runs a coroutine to its end, also under a loop that is running already (a notebook's).
+
+    Ctrl-C lets its requests go, instead of waiting for them.
+    """
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def watched() -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        running.append((asyncio.get_running_loop(), task))
+        return await work
+
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        future = pool.submit(asyncio.run, watched())
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            for loop, task in running:
+                loop.call_soon_threadsafe(task.cancel)
+            raise

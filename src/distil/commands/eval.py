@@ -39,11 +39,12 @@ def evaluate_model(flags: EvalFlags) -> int:
 
         own = sampled(flags, against)
     ks = flags.eval.k
-    for evaluation in (own, against):
-        if evaluation is not None and max(ks, default=1) > (n := samples_of(evaluation.attempts)):
+    for evaluation in [own] if against is None else [own, against]:
+        n = samples_of(evaluation.attempts)
+        if wrong := [k for k in ks if not 1 <= k <= n]:
             raise RecipeError(
-                f"--k names {max(ks)}, and {evaluation.name} has {n} samples of each problem. "
-                "Name k up to that."
+                f"--k names {wrong[0]}, and must lie between 1 and the {n} samples of each problem "
+                f"in {evaluation.name}."
             )
     if against is None:
         _show(own, ks)
@@ -116,7 +117,7 @@ def _compare(own: Evaluation, against: Evaluation, ks: tuple[int, ...]) -> None:
     if unknown:
         print(f"Warning: {' and '.join(unknown)} says nothing of its settings.")
     elif found := different({**own.settings, "model": None}, {**against.settings, "model": None}):
-        print("Warning: not only the models differ, but their settings too (A, B):")
+        print("Warning: these settings differ (A, B):")
         print("\n".join(f"  {line}" for line in found))
     if own.versions and against.versions and (found := different(own.versions, against.versions)):
         print("Versions that differ (A, B):\n" + "\n".join(f"  {line}" for line in found))

@@ -40,11 +40,14 @@ class LocalSampler:
     def session(self, first: int) -> Iterator[None]:
         """Begins the stream: of the evaluation's seed, or one of its own where another left off."""
         training = self._model.training
+        seed = seed_of(self._settings.seed, first) if first else self._settings.seed
         self._model.eval()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed_of(self._settings.seed, first) if first else self._settings.seed)
-            yield
-        self._model.train(training)
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                yield
+        finally:
+            self._model.train(training)
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Prompt], first: int) -> list[Sample]:
