@@ -189,6 +189,8 @@ def test_a_model_is_not_sampled_to_be_compared_with_other_problems(
     b = write("b.json", {"p": [RIGHT]})
     assert main([*sampling("./no-model", tmp_path), "--against", str(b)]) == 2
     assert "can't be compared: 3 problems are in the first only" in capsys.readouterr().err
+    assert main([*sampling("./no-model", tmp_path), "--k", "4", "--against", str(b)]) == 2
+    assert f"must lie between 1 and the 1 samples of each problem in {b}" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- sampling, and going on

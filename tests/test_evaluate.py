@@ -186,3 +186,12 @@ def test_the_settings_reach_the_sampler(tokenizer: Any) -> None:
         "pad_token_id": END,
     }
     assert {k: model.asked[k] for k in wanted} == wanted
+
+
+def test_the_template_is_told_whether_to_think(tokenizer: Any) -> None:
+    tokenizer.chat_template += "{% if enable_thinking is defined %}{{ enable_thinking }}{% endif %}"
+    ends = {"on": "assistant\nTrue", "off": "assistant\nFalse", "template": "assistant\n"}
+    for thinking, end in ends.items():
+        model = Scripted([[END], [END]], END)
+        sample(model, tokenizer, samples=1, batch_size=2, thinking=thinking)
+        assert tokenizer.decode(model.asked["input_ids"][0]).endswith(end)

@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distil.config import EvalConfig, Recipe, TaskConfig, Thinking
 from distil.errors import RunError, TaskError
-from distil.figures import Attempt, by_problem, lengths_and_rates, means, summarise
+from distil.figures import Attempt, by_problem, lengths_and_rates, means, samples_of, summarise
 from distil.recipefile import load_recipe
 from distil.runs import RECIPE_FILE, differences, run_info, write_json, write_text
 from distil.types import Problem
@@ -101,19 +101,19 @@ def read(file: Path) -> Evaluation:
         ) from error
     if not attempts:
         raise RunError(f"{file} holds no attempts: nothing was judged.")
-    settings = record.get("settings") or _of_run(file)
+    settings = record.get("settings") or _of_run(file, samples_of(attempts))
     known = record.get("versions", {}), record.get("problems", {})
     return Evaluation(str(file), attempts, settings, *known)
 
 
-def _of_run(file: Path) -> dict[str, Any]:
-    """The settings of an evaluation in a run's folder: its recipe's."""
+def _of_run(file: Path, samples: int) -> dict[str, Any]:
+    """The settings of an evaluation in a run's folder: its recipe's, but for the teacher's n."""
     if not (file.parent / RECIPE_FILE).is_file():
         return {}
     recipe = load_recipe(file.parent)
     length, name = recipe.rollout.max_completion_length, f"{recipe.model.name} ({file.stem})"
-    sampler = {"kind": "transformers"}
-    return settings_of(name, sampler, recipe.model.thinking, recipe.task, recipe.eval, length)
+    sampler, settings = {"kind": "transformers"}, replace(recipe.eval, samples=samples)
+    return settings_of(name, sampler, recipe.model.thinking, recipe.task, settings, length)
 
 
 def different(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

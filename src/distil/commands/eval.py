@@ -31,6 +31,8 @@ def evaluate_model(flags: EvalFlags) -> int:
     if flags.out is not None:
         _check_out(Path(flags.out))
     against = None if flags.against is None else read(Path(flags.against))
+    if against is not None:
+        _check_ks(against, flags.eval.k)
     if flags.stored:
         own = read(Path(flags.model))
         own = _regraded(own, flags) if flags.regrade else own
@@ -38,19 +40,21 @@ def evaluate_model(flags: EvalFlags) -> int:
         from distil.commands.sample import sampled
 
         own = sampled(flags, against)
-    ks = flags.eval.k
-    for evaluation in [own] if against is None else [own, against]:
-        n = samples_of(evaluation.attempts)
-        if wrong := [k for k in ks if not 1 <= k <= n]:
-            raise RecipeError(
-                f"--k names {wrong[0]}, and must lie between 1 and the {n} samples of each problem "
-                f"in {evaluation.name}."
-            )
+    _check_ks(own, flags.eval.k)
     if against is None:
-        _show(own, ks)
+        _show(own, flags.eval.k)
     else:
-        _compare(own, against, ks)
+        _compare(own, against, flags.eval.k)
     return 0
+
+
+def _check_ks(evaluation: Evaluation, ks: tuple[int, ...]) -> None:
+    n = samples_of(evaluation.attempts)
+    if wrong := [k for k in ks if not 1 <= k <= n]:
+        raise RecipeError(
+            f"--k names {wrong[0]}, and must lie between 1 and the {n} samples of each problem in "
+            f"{evaluation.name}."
+        )
 
 
 def _check_out(file: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from distil.best import Best, BestState
 from distil.config import Recipe
-from distil.evalfile import figure_means
+from distil.evalfile import digests, figure_means
 from distil.evaluate import evaluate
 from distil.figures import Attempt
 from distil.models import load_model
@@ -107,7 +107,12 @@ class RunJudge:
         seconds = time.perf_counter() - started
         if name != "teacher":
             self.seconds = seconds
-        about = {"seconds": seconds, "step": step, "rollouts": rollouts_after(recipe, step)}
+        about: dict[str, Any] = {
+            "seconds": seconds,
+            "step": step,
+            "rollouts": rollouts_after(recipe, step),
+        }
+        about["problems"] = digests(problems)
         record = {**about, **figure_means(attempts, recipe.eval.k)}
         write_json(file, {**record, "attempts": [asdict(a) for a in attempts]})
         return attempts
