@@ -35,12 +35,12 @@ def evaluate_model(flags: EvalFlags) -> int:
         _check_ks(against, flags.eval.k)
     if flags.stored:
         own = read(Path(flags.model))
+        _check_ks(own, flags.eval.k)
         own = _regraded(own, flags) if flags.regrade else own
     else:
         from distil.commands.sample import sampled
 
         own = sampled(flags, against)
-    _check_ks(own, flags.eval.k)
     if against is None:
         _show(own, flags.eval.k)
     else:

@@ -21,8 +21,8 @@ def loaded(name: str, thinking: Thinking) -> tuple[Any, Any]:
     """Model and tokenizer, on the accelerator if there is one. Raises ModelError."""
     model, tokenizer = load_model(name)
     check_thinking(tokenizer, thinking, name)
-    if (accelerator := torch.accelerator.current_accelerator()) is not None:
-        model.to(accelerator)
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
     return model, tokenizer
 
 
