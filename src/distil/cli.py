@@ -1,6 +1,6 @@
 """The command line: reads arguments and recipes, then imports what does the work.
 
-    distil train RECIPE [--group.field value ...] [--resume]
+    distil train RECIPE [--group.field value ...] [--resume] [--dry-run]
     distil eval MODEL [--recipe RECIPE] [--task.field value ...] [--eval.field value ...]
     distil compare SUITE [--report-only] [--retry-failed]
     distil run-code PROGRAM --tests FILE
@@ -54,6 +54,12 @@ class TrainFlags:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     resume: bool = False
     """Go on from the run's last complete checkpoint."""
+    dry_run: bool = False
+    """Print what would happen: rows, tokens, steps, prompts, memory. Loads no weights."""
+    gpus: int = 0
+    """For --dry-run: the GPUs to train on (0: the CPU)."""
+    gpu_gib: float = 80.0
+    """For --dry-run: memory of each GPU, GiB."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,15 @@ def _train(argv: list[str]) -> int:
     if flags.resume and Path(flags.recipe_file).is_dir() and not redirected:
         recipe = replace(recipe, train=replace(recipe.train, output_dir=flags.recipe_file))
     _quiet_libraries()
+    if flags.dry_run:
+        from distil.commands.dry_run import dry_run
+
+        return dry_run(recipe, flags.gpus, flags.gpu_gib)
+    if (flags.gpus, flags.gpu_gib) != (0, 80.0):
+        raise RecipeError(
+            "--gpus and --gpu-gib are for --dry-run. A run takes the GPUs that it sees; several "
+            "by `accelerate launch`."
+        )
     from distil.commands.train import train
 
     return train(recipe, resume=flags.resume)

@@ -4,6 +4,7 @@ Read it from top to bottom: it's a whole run. Left out: reading recipes and flag
 """
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -21,6 +22,7 @@ from distil.callbacks import AfterEvery, Progress, StopAfterStep
 from distil.collect import FeedbackFunc
 from distil.config import Recipe
 from distil.encoder import check_thinking, template_options
+from distil.errors import RecipeError
 from distil.evaluate import Attempt, evaluate, summarise
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
@@ -163,7 +165,14 @@ def training_args(recipe: Recipe) -> DistILConfig:
     """A recipe as DistIL's (and so TRL's and transformers') training arguments."""
     train, rollout, objective = recipe.train, recipe.rollout, recipe.objective
     per_step = rollout.prompts_per_step * rollout.num_generations
-    micro_batches = per_step // train.micro_batch
+    per_pass = train.micro_batch * processes()
+    if per_step % (per_pass * train.updates_per_batch):
+        raise RecipeError(
+            f"The {per_step} rollouts of a step (rollout.prompts_per_step x num_generations) don't "
+            f"divide into {train.updates_per_batch} updates (train.updates_per_batch) of passes "
+            f"over {per_pass}: train.micro_batch x {processes()} processes. Lower micro_batch."
+        )
+    micro_batches = per_step // per_pass
     updates = updates_per_step(recipe)
     accelerated = torch.accelerator.is_available()
     with warnings.catch_warnings():
@@ -214,6 +223,11 @@ def training_args(recipe: Recipe) -> DistILConfig:
             log_rollouts=train.log_rollouts,
             chat_template_kwargs=template_options(recipe.model.thinking),
         )
+
+
+def processes() -> int:
+    """How many processes train together, as torchrun and accelerate say it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _lora(recipe: Recipe) -> Any:
