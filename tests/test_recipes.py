@@ -203,6 +203,7 @@ def test_one_step_runs_on_a_tiny_model_of_its_family(
     assert main(["train", str(ROOT / f"{name}.yaml"), *given]) == 0
     log = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert log["step"] == 1
+    assert log.get("feedback/tests_passed") == (0.0 if name.startswith("coding") else None)
     assert "avg@2" in capsys.readouterr().out
     rollouts = [
         json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()
