@@ -60,7 +60,7 @@ def gsm8k(row: Row) -> Item:
             raise BadRow("expected", f"is {told!r}, and {field!r} ends in {answer!r}.")
     steps = _CALCULATOR.sub("", _FINAL.sub("", worked)).strip()
     return {
-        **_identity(row, "gsm8k", ("id",)),
+        **_identity(row, f"gsm8k-{row.part}" if row.part else "gsm8k", ("id",)),
         "question": row.text("prompt", "question"),
         "answer": answer,
         "solution": f"{steps}\n{demonstration(answer)}",

@@ -100,13 +100,9 @@ def _splits(dataset: DataSet, rows: list[Row]) -> list[str]:
     if dataset.split == "tenth":
         return train_test_split(len(rows))
     if dataset.split == "files":
-        told = [next((s for s in ("train", "test") if s in _stem(row)), "") for row in rows]
-        return told if all(told) else [""] * len(rows)
+        parts = [row.part for row in rows]
+        return parts if all(parts) else [""] * len(rows)
     return [""] * len(rows)
-
-
-def _stem(row: Row) -> str:
-    return row.file.rsplit("/", 1)[-1].split(".")[0].split("-")[0]
 
 
 def _identified(item: Item, table: str, row: Row) -> Item:

@@ -42,6 +42,12 @@ class Row:
         """As errors name it."""
         return f"{self.file}, row {self.number}"
 
+    @property
+    def part(self) -> str:
+        """train or test, where the file is called so (test-00000-of-00001.parquet), else ""."""
+        name = re.split(r"[-_.]", self.file.rsplit("/", 1)[-1])[0]
+        return name if name in ("train", "test") else ""
+
     def fields(self) -> dict[str, Any]:
         """The row's named fields. Raises BadRow if it has none."""
         if self.unreadable:

@@ -3,9 +3,9 @@
     {"question": "What is 1/2 + 1/3?", "answer": "5/6", "solution": "3/6 + 2/6 = 5/6."}
 
 Fields: question, answer (text or a number), and optional: id (else the line's number), solution (a
-worked one, the demonstration in the answer's place), split (train or test, in every row or none),
-and what the check wants (choices, tests; with tests, the answer is optional). Other fields are left
-alone, unless they look like a typo.
+worked one, the demonstration in the answer's place), hint (told below the report on a failed
+attempt), split (train or test, in every row or none), and what the check wants (choices, tests;
+with tests, the answer is optional). Other fields are left alone, unless they look like a typo.
 Without a split column the rows are shuffled and split as task.seed decides.
 Left out: how an answer is judged (`distil.tasks.kinds`).
 """
@@ -14,15 +14,17 @@ import difflib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
+from distil.feedback.answers import HINT
 from distil.tasks.kinds import KINDS, Fault, Kind
-from distil.types import Feedback, Problem
+from distil.types import SUCCESS_REWARD, Feedback, Problem
 
-FIELDS = ("question", "answer", "id", "solution", "split")
+FIELDS = ("question", "answer", "id", "solution", "hint", "split")
 SPLITS = ("train", "test")
 
 
@@ -50,8 +52,9 @@ class TableTask:
         return self.check_all([problem], [completion])[0]
 
     def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
-        """The verdicts of the recipe's check."""
-        return self._kind.check_all(problems, completions)
+        """The verdicts of the recipe's check; a failed attempt's report ends in the row's hint."""
+        verdicts = self._kind.check_all(problems, completions)
+        return [_hinted(p, verdict) for p, verdict in zip(problems, verdicts, strict=True)]
 
     def facts(self) -> dict[str, Any]:
         """What a run's folder should say about how answers were judged here."""
@@ -72,6 +75,7 @@ class TableTask:
         if self._kind.needs_answer or row.get("answer") is not None:
             answer = self._text(line, row, "answer")
         solution = self._text(line, row, "solution") if row.get("solution") is not None else None
+        hint = {"hint": self._text(line, row, "hint")} if row.get("hint") is not None else {}
         name = self._text(line, row, "id") if row.get("id") is not None else str(line)
         if row.get("split") not in (None, *SPLITS):
             self._refuse(line, "split", f"is {row['split']!r}. Make it 'train' or 'test'.")
@@ -79,7 +83,7 @@ class TableTask:
             question, data = self._kind.row(question, answer or "", row)
         except Fault as fault:
             self._refuse(line, fault.field, str(fault))
-        return Problem(name, question, answer, {"solution": solution, **data})
+        return Problem(name, question, answer, {"solution": solution, **hint, **data})
 
     def _text(self, line: int, row: Mapping[str, Any], field: str) -> str:
         """A field as text; a number is one too, but for the question and the solution."""
@@ -120,6 +124,14 @@ class TableTask:
 
     def _refuse(self, line: int, field: str, fault: str) -> NoReturn:
         raise TaskError(f"{self._file}, line {line}: the field {field!r} {fault}")
+
+
+def _hinted(problem: Problem, verdict: Feedback) -> Feedback:
+    hint = problem.data.get("hint")
+    if hint is None or verdict.reward is None or verdict.reward >= SUCCESS_REWARD:
+        return verdict
+    said = [verdict.text] if verdict.text else []
+    return replace(verdict, text="\n\n".join([*said, HINT.format(hint=hint)]))
 
 
 def _kind(config: TaskConfig) -> Kind:
