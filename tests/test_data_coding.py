@@ -237,6 +237,13 @@ def test_a_pickle_of_anything_else_is_refused(value: Any) -> None:
         private_tests(text)
 
 
+@pytest.mark.parametrize("pickled", [b"\x80\x04.", b"\x80\x04\x8c\x02[]\x8c\x02[]."])
+def test_a_pickle_of_no_text_or_of_two_is_refused(pickled: bytes) -> None:
+    text = base64.b64encode(zlib.compress(pickled)).decode()
+    with pytest.raises(BadRow, match=r"is a pickle of [02] texts, and must be of one\."):
+        private_tests(text)
+
+
 def test_a_few_bytes_that_unpack_to_too_many_are_refused_before_they_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
