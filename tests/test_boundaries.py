@@ -35,6 +35,7 @@ ROOMS = [
     "markers",
     "feedback",
     "tasks",
+    "data",
     "metrics",
     "output_layer",
     "vocab",
@@ -65,6 +66,7 @@ ROOMS = [
     "samplers",
     "evaluate",
     "flags",
+    "memory",
     "commands",
     "compare",
     "cli",
@@ -72,8 +74,8 @@ ROOMS = [
 ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
-LIGHT |= {"critiquechecks", "figurenames", "figures", "tables", "evalpresets", "evalfile"}
-LIGHT |= {"regrade", "best", "flags", "endpoint"}
+LIGHT |= {"critiquechecks", "data", "figurenames", "figures", "tables", "evalpresets"}
+LIGHT |= {"evalfile", "regrade", "best", "flags", "endpoint"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 

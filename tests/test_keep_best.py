@@ -203,3 +203,20 @@ def test_validation_without_a_choice_judges_those_problems(
     assert run(recipe_file, tmp_path / "run", "--train.steps", "3", "--eval.keep-best", "") == 0
     names = sorted(p.name for p in (tmp_path / "run").glob("*-00000?.json"))
     assert names == ["validation-000001.json", "validation-000002.json"]
+
+
+def test_a_best_adapter_is_judged_on_its_base(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consider = BestState.consider
+
+    def scripted(self: BestState, at: int, value: float, save: Any) -> bool:
+        return consider(self, at, [0.1, 0.5, 0.2][at], save)
+
+    monkeypatch.setattr(BestState, "consider", scripted)
+    flags = ("--model.lora.rank", "2", "--model.lora.dropout", "0.5", "--train.steps", "2")
+    assert run(recipe_file, tmp_path / "run", *flags) == 0
+    assert (tmp_path / "run/best/adapter_config.json").is_file()
+    best, one = weights(tmp_path / "run/best"), weights(tmp_path / "run/checkpoint-1")
+    assert all(torch.equal(w, one[name]) for name, w in best.items())
+    assert len(json.loads((tmp_path / "run/best.json").read_text())["attempts"]) == 3 * 16

@@ -42,7 +42,7 @@ def load_model(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, Tokeniz
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"The model {name!r} could not be loaded: {error}\n{_choices(name)}"
+            f"The model {name!r} could not be loaded: {error}\n{choices_of(name)}"
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -58,7 +58,7 @@ def resolve_model(name: str) -> str:
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise ModelError(f"There is no GGUF file {name!r}. {_choices(name)}")
+            raise ModelError(f"There is no GGUF file {name!r}. {choices_of(name)}")
         return str(_converted(path))
     if path.is_dir():
         # An adapter's folder will do: transformers loads its base model first.
@@ -69,7 +69,7 @@ def resolve_model(name: str) -> str:
             )
         return str(path)
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise ModelError(f"There is no model {name!r}. {_choices(name)}")
+        raise ModelError(f"There is no model {name!r}. {choices_of(name)}")
     return name
 
 
@@ -80,7 +80,8 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distil"
 
 
-def _choices(name: str) -> str:
+def choices_of(name: str) -> str:
+    """What a model may be, for an error about one that there isn't."""
     return (
         f"A model is {EMBEDDED!r}, an organism ({', '.join(ORGANISMS)}), a local folder, a .gguf "
         "file, or a hub id such as 'Qwen/Qwen3-8B' (needs a network or a filled hub cache)."

@@ -3,6 +3,7 @@
 Read it from top to bottom: it's a whole run. Left out: reading recipes and flags (`distil.cli`).
 """
 
+import os
 import sys
 import time
 import warnings
@@ -20,6 +21,7 @@ from distil.collect import FeedbackFunc
 from distil.commands.judging import RunJudge
 from distil.config import Recipe
 from distil.encoder import check_thinking, template_options
+from distil.errors import RecipeError
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
@@ -168,7 +170,14 @@ def training_args(recipe: Recipe) -> DistILConfig:
     """A recipe as DistIL's (and so TRL's and transformers') training arguments."""
     train, rollout, objective = recipe.train, recipe.rollout, recipe.objective
     per_step = rollout.prompts_per_step * rollout.num_generations
-    micro_batches = per_step // train.micro_batch
+    per_pass = train.micro_batch * processes()
+    if per_step % (per_pass * train.updates_per_batch):
+        raise RecipeError(
+            f"The {per_step} rollouts of a step (rollout.prompts_per_step x num_generations) don't "
+            f"divide into {train.updates_per_batch} updates (train.updates_per_batch) of passes "
+            f"over {per_pass}: train.micro_batch x {processes()} processes. Lower micro_batch."
+        )
+    micro_batches = per_step // per_pass
     updates = updates_per_step(recipe)
     accelerated = torch.accelerator.is_available()
     with warnings.catch_warnings():
@@ -219,6 +228,11 @@ def training_args(recipe: Recipe) -> DistILConfig:
             log_rollouts=train.log_rollouts,
             chat_template_kwargs=template_options(recipe.model.thinking),
         )
+
+
+def processes() -> int:
+    """How many processes train together, as torchrun and accelerate say it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _lora(recipe: Recipe) -> Any:
