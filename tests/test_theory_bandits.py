@@ -97,7 +97,9 @@ def test_wilson_by_its_defining_equation() -> None:
     found = sweep.wilson(7, 50)
     for end in (found.low, found.high):
         assert abs(0.14 - end) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / 50), rel=1e-4)
-    assert sweep.wilson(0, 100).low == 0 < sweep.wilson(0, 100).high < 0.04
+    none = sweep.wilson(0, 100)
+    assert none.low == pytest.approx(0, abs=1e-12)
+    assert none.high == pytest.approx(1.96**2 / (100 + 1.96**2), rel=1e-4)
 
 
 def test_the_sweeps_shares_near_the_methods() -> None:

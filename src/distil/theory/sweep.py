@@ -144,8 +144,9 @@ def worst_rewards(effect: Array, gap: Array, margin: float) -> tuple[Array, Arra
             r = np.tile(np.array(corner), (count, 1))
             if inside is not None:
                 r[:, inside] = 0
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    r[:, inside] = (margin - (gap * r).sum(-1)) / gap[:, inside]
+                own, slack = gap[:, inside].copy(), margin - (gap * r).sum(-1)
+                none = np.full(count, np.nan)  # where this arm can't make up for the rest
+                r[:, inside] = np.divide(slack, own, out=none, where=own != 0)
             fits = ((r >= 0) & (r <= 1)).all(-1) & ((gap * r).sum(-1) >= margin - 1e-12)
             cost = np.where(fits, (effect * np.where(fits[:, None], r, 0)).sum(-1), np.inf)
             at[cost < best] = r[cost < best]
