@@ -1,4 +1,4 @@
-"""The claims of `distil.theory`, computed once a session, and the bridge from its trees to torch."""
+"""The claims of `distil.theory`, computed once a session; and its trees in torch."""
 
 from dataclasses import dataclass
 from functools import cache

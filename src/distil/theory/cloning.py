@@ -1,4 +1,4 @@
-"""Behaviour cloning's compounding error beside DAgger's, as the horizon grows: a chain with numbers.
+"""Behaviour cloning's compounding error beside DAgger's, as the horizon grows: a chain.
 
 A walk of T steps on a path. On it, the token 0 is right and keeps one on it, token 1 leads off; off
 it, token 0 goes on in the wrong, token 1 leads back. The teacher knows both. The student's class
@@ -7,7 +7,7 @@ to habit, which is token 0 all but `EPSILON` of the time. Cost: steps spent off 
 
     E = sum_{t<T} P(off at t),   P(off at t) = a / (a + b) (1 - (1 - a - b)^t),   a: off, b: back
 
-Cloning trains on the teacher's own walks, which are never off: b = EPSILON, E about EPSILON T^2 / 2.
+Cloning trains on the teacher's own walks, never off: b = EPSILON, E about EPSILON T^2 / 2.
 DAgger trains on the student's walks, sees what is off, learns b = 1 - EPSILON: E about EPSILON T.
 Where nothing leads back, neither helps. Both train by `regret.best_in_class` on exact expectations;
 left out: how many rollouts it takes until one goes wrong, about 1 / (EPSILON T). Source of the
@@ -52,7 +52,7 @@ def walk(policy: Array, horizon: int, *, way_back: bool = True) -> Array:
 
 
 def learn(visits: Array) -> Array:
-    """[2, 2] the class's best imitation of the teacher where visits, [2], are above 0; else habit."""
+    """[2, 2] the class's best imitation of the teacher where visits, [2], aren't 0; else habit."""
     best = best_in_class(visits[:, None] * TEACHER, EPSILON)
     return np.where(visits[:, None] > 0, best, HABIT)
 

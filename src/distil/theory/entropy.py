@@ -136,9 +136,7 @@ def _parts(trees: list[Tree]) -> list[Claim]:
         float(np.abs(a.future - b.future - entropy_gradient(t)).max())
         for t, (a, b) in zip(trees, both, strict=True)
     )
-    share = [
-        np.linalg.norm(a.future - b.future) / np.linalg.norm(a.future) for a, b in both
-    ]
+    share = [np.linalg.norm(a.future - b.future) / np.linalg.norm(a.future) for a, b in both]
     angle = [cosine(a.whole, b.whole) for a, b in both]
     numbers = {"local parts differ by": local, "future parts, beside dE[sum H(q)], by": rest}
     return [
@@ -161,7 +159,9 @@ def _optimum(trees: list[Tree]) -> list[Claim]:
         for name, cost in COSTS.items()
     }
     rivals = max(v for k, v in norms.items() if k != "forward_cross_entropy")
-    least = max(float(np.abs(gradient(optimum(t), forward_cross_entropy).whole).max()) for t in trees)
+    least = max(
+        float(np.abs(gradient(optimum(t), forward_cross_entropy).whole).max()) for t in trees
+    )
     found = [lengths(t) for t in trees]
     surer = [by_sharpness(s) for s in SHARPNESS]
     shorter = float(np.mean([x.optimum < x.teacher for x in found]))

@@ -96,7 +96,7 @@ def later_mean(costs: Array, mask: Array) -> Array:
 
 
 def from_the_other(credit: Array, mask: Array) -> Array:
-    """[N, N, T] b_t(i, j) = G_t(j) where both still run at t, else 0: leave-one-out, groups of 2."""
+    """[N, N, T] b_t(i, j) = G_t(j) where both still run at t, else 0 (leave one out of two)."""
     return np.asarray(credit[None] * mask[None] * mask[:, None])
 
 

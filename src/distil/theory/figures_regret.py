@@ -35,5 +35,7 @@ def draw_regret(path: Path) -> None:
         below.plot(HORIZONS, found_errors.steps, label=label, **style(place))
     below.set_xscale("log", base=2)
     below.set_yscale("log")
-    finish(below, "horizon T, steps", "steps off the path", "one mistake in 1,000 steps on the path")
+    finish(
+        below, "horizon T, steps", "steps off the path", "one mistake in 1,000 steps on the path"
+    )
     save(figure, path)

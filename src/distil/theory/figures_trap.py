@@ -1,4 +1,4 @@
-"""The figure of the local-only trap: where both credits stand still, and how training gets there."""
+"""The figure of the local-only trap: where both credits stand still, and training's way there."""
 
 from pathlib import Path
 

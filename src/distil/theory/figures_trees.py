@@ -32,7 +32,9 @@ def draw_estimators(path: Path) -> None:
     for place, name in enumerate(noise[0]):
         below.plot(short, [x[name] for x in noise], label=name, **style(place, len(short)))
     below.set_yscale("log")
-    finish(below, "length, tokens", "variance / |grad|^2", "noise of one rollout, 2 tokens", ncols=2)
+    finish(
+        below, "length, tokens", "variance / |grad|^2", "noise of one rollout, 2 tokens", ncols=2
+    )
     below.set_ylim(top=below.get_ylim()[1] * 6)
     save(figure, path)
 

@@ -38,7 +38,7 @@ class Game:
     """A tree, and the observation that the student makes in each of its states."""
 
     tree: Tree
-    seen: IntArray  # [S] 0 at the root, 1 + the last token elsewhere
+    seen: IntArray  # [S] 0 at the root, the last token elsewhere
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -72,9 +72,8 @@ def make_game(vocabulary: int = 3, length: int = 6, seed: int = 0) -> Game:
     tree = make_tree(vocabulary, length, early_stop=True, seed=seed)
     seen = np.zeros(len(tree.child), dtype=np.int64)
     states, tokens = np.nonzero(tree.child >= 0)
-    seen[tree.child[states, tokens]] = tokens + 1
-    # Token 0 ends a sequence, so nobody sees it: no empty row for it.
-    return Game(tree, np.maximum(seen - 1, 0) + (seen > 0))
+    seen[tree.child[states, tokens]] = tokens  # never 0, which has ended the sequence
+    return Game(tree, seen)
 
 
 def loss(weights: Array, policy: Array) -> float:

@@ -106,7 +106,9 @@ def overtaken(rows: dict[str, Row], biased: str, unbiased: str) -> float:
 
 def largest_difference() -> float:
     """max | gradient - finite differences | over all costs, with and without early ends."""
-    trees = [make_tree(3, 3, early_stop=early, seed=seed) for early in (False, True) for seed in (0, 1)]
+    trees = [
+        make_tree(3, 3, early_stop=early, seed=seed) for early in (False, True) for seed in (0, 1)
+    ]
     return max(
         float(np.abs(finite_differences(tree, cost) - gradient(tree, cost).whole).max())
         for tree in trees
@@ -122,7 +124,7 @@ def covered(trees: int = TREES) -> tuple[float, float]:
         q, p = tree.teacher, tree.p()
         inside = (likeliest(q, SUPPORT), likeliest(p, SUPPORT))
         masses.append([(q * inside[0]).sum(-1).mean(), (q * inside[1]).sum(-1).mean()])
-    return tuple(np.mean(masses, axis=0).tolist())  # type: ignore[return-value]
+    return tuple(np.mean(masses, axis=0).tolist())
 
 
 def claims() -> list[Claim]:
@@ -161,6 +163,7 @@ def _exact(found: Sequence[dict[str, Row]], table: dict[str, Row]) -> list[Claim
 
 def _biased(found: Sequence[dict[str, Row]], table: dict[str, Row]) -> list[Claim]:
     """Scales, discounts, endings and ratios that bend the gradient."""
+
     def bias(name: str) -> float:
         return table[name].bias
 
@@ -205,7 +208,9 @@ def _biased(found: Sequence[dict[str, Row]], table: dict[str, Row]) -> list[Clai
 
 def _supports(found: Sequence[dict[str, Row]], table: dict[str, Row]) -> list[Claim]:
     own, other = covered()
-    names = [f"{w}'s top {SUPPORT}, {c}" for w in ("teacher", "student") for c in ("tail", "rescaled")]
+    names = [
+        f"{w}'s top {SUPPORT}, {c}" for w in ("teacher", "student") for c in ("tail", "rescaled")
+    ]
     best = np.mean([min(names, key=lambda n: rows[n].bias) == names[0] for rows in found])
     return [
         Claim(

@@ -58,7 +58,9 @@ class Gradient:
         return self.local + self.future
 
 
-def grow(vocabulary: int, length: int, *, early_stop: bool) -> tuple[IntArray, tuple[tuple[int, int], ...]]:
+def grow(
+    vocabulary: int, length: int, *, early_stop: bool
+) -> tuple[IntArray, tuple[tuple[int, int], ...]]:
     """(child, levels) of the tree of all sequences; with early_stop, token 0 ends one."""
     rows: list[list[int]] = []
     levels, first, last = [], 0, 1
