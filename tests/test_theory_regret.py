@@ -147,7 +147,7 @@ def test_a_fitted_rate_is_the_slope_of_a_power() -> None:
 
 
 def test_average_regret_goes_to_zero_at_the_claimed_rates() -> None:
-    leader = claim("regret", "follow the leader")
+    leader = claim("regret", "Follow the leader")
     assert leader.holds
     assert leader.numbers["rate"] == pytest.approx(-1, abs=0.1)
     mirror = claim("regret", "mirror descent")

@@ -97,14 +97,14 @@ def claims() -> list[Claim]:
     last = HORIZONS[-1]
     return [
         Claim(
-            SECTION, "cloning's steps off the path grow with the square of the horizon, DAgger's "
-            "linearly, at the same loss on the teacher's states", "E ~ eps T^2 / 2 and eps T",
+            SECTION, "Cloning's steps off the path grow with the square of the horizon, DAgger's "
+            "linearly, at the same loss on the teacher's states.", "E ~ eps T^2 / 2 and eps T",
             {"cloning: exponent": cloned.exponent, f"cloning: T = {last}": cloned.steps[-1],
              "DAgger: exponent": corrected.exponent, f"DAgger: T = {last}": corrected.steps[-1]},
             1.85 < cloned.exponent < 2.15 and 0.9 < corrected.exponent < 1.1,
         ),
         Claim(
-            SECTION, "DAgger's error grows linearly whatever the problem", "no way back: b = 0",
+            SECTION, "DAgger's error grows linearly whatever the problem.", "no way back: b = 0",
             {"exponent": lost.exponent, f"T = {last}": lost.steps[-1]}, lost.exponent < 1.1,
         ),
     ]  # fmt: skip

@@ -141,12 +141,12 @@ def _parts(trees: list[Tree]) -> list[Claim]:
     numbers = {"local parts differ by": local, "future parts, beside dE[sum H(q)], by": rest}
     return [
         Claim(
-            SECTION, "cross-entropy and forward KL have one local credit; their future credits "
-            "differ by the teacher's entropies alone", "H(q, p) = KL(q || p) + H(q)",
+            SECTION, "Cross-entropy and forward KL have one local credit; their future credits "
+            "differ by the teacher's entropies alone.", "H(q, p) = KL(q || p) + H(q)",
             numbers, max(local, rest) < 1e-12,
         ),
         Claim(
-            SECTION, "the entropies are no small part of future credit",
+            SECTION, "The entropies are no small part of future credit.",
             "||dE[sum H(q)]|| / ||future||", {"share": float(np.median(share)),
             "cosine of whole gradients": float(np.median(angle))}, bool(np.median(share) > 0.2),
         ),
@@ -167,19 +167,19 @@ def _optimum(trees: list[Tree]) -> list[Claim]:
     shorter = float(np.mean([x.optimum < x.teacher for x in found]))
     return [
         Claim(
-            SECTION, "a student that equals its teacher is stationary for the exact objective",
+            SECTION, "A student that equals its teacher is stationary for the exact objective.",
             "grad L at p = q", {"cross-entropy": norms["forward_cross_entropy"],
             "KL, reverse KL, JSD": rivals}, norms["forward_cross_entropy"] < 1e-12,
         ),
         Claim(
-            SECTION, "its optimum is the teacher tilted against later cost, which is shorter",
+            SECTION, "Its optimum is the teacher tilted against later cost, and shorter.",
             "p_a = q_a / (lambda + U_a)", {"gradient there": least, "teacher's tokens":
             float(np.mean([x.teacher for x in found])), "optimum's tokens":
             float(np.mean([x.optimum for x in found])), "share shorter": shorter},
             least < 1e-9 and shorter == 1,
         ),
         Claim(
-            SECTION, "the tilt fades as the teacher grows sure",
+            SECTION, "The tilt fades as the teacher grows sure.",
             "optimum's tokens / teacher's, by the teacher's nats a token",
             {f"{x.entropy:.2f} nats": x.optimum / x.teacher for x in surer},
             all(a.optimum / a.teacher < b.optimum / b.teacher for a, b in pairwise(surer))
@@ -193,8 +193,8 @@ def _pull(trees: list[Tree]) -> Claim:
     middle = {name: float(np.median([x[name] for x in found])) for name in found[0]}
     least = "mean, baseline, no score at endings"
     return Claim(
-        SECTION, "at p = q, where there is nothing left to learn, every future credit of the "
-        "cross-entropy still shortens; mean and leaving out endings' scores weaken the pull",
+        SECTION, "At p = q, where there is nothing left to learn, every future credit of the "
+        "cross-entropy still shortens; `mean`, and leaving out endings' scores, weaken the pull.",
         "- <E[g], dE[tokens]/dz>", {name: middle[name] for name in (
             "sum (exact)", "sum, baseline, no score at endings", "mean (published)", least)},
         middle["sum (exact)"] < min(middle["mean (published)"], middle[least]) and max(

@@ -186,24 +186,40 @@ def claims() -> list[Claim]:
     gaps = [a - b for a, b in zip(end, least, strict=True)]
     return [
         Claim(
-            SECTION, "follow the leader (DAgger) has no regret: its average goes to 0, about 1/n",
-            "R_n / n", {"after 20 rounds": _middle(leader, 20), f"after {ROUNDS}":
-            _middle(leader, ROUNDS), "rate": float(np.median([rate(x) for x in leader]))},
+            SECTION,
+            "Follow the leader (DAgger) has no regret: its average goes to 0, about as 1/n.",
+            "R_n / n",
+            {
+                "after 20 rounds": _middle(leader, 20),
+                f"after {ROUNDS}": _middle(leader, ROUNDS),
+                "rate": float(np.median([rate(x) for x in leader])),
+            },
             all(rate(x) < -0.8 for x in leader),
         ),
         Claim(
-            SECTION, "so has mirror descent (exponentiated gradients), within its bound",
+            SECTION,
+            "So does that of mirror descent (exponentiated gradients), within its bound.",
             "R_n <= sum_o log V / eta_n + sum eta ||slope||^2 / 2",
-            {"after 20 rounds": _middle(mirror, 20), f"after {ROUNDS}": _middle(mirror, ROUNDS),
-             "rate": float(np.median([rate(x) for x in mirror])), "largest regret / bound": slack},
+            {
+                "after 20 rounds": _middle(mirror, 20),
+                f"after {ROUNDS}": _middle(mirror, ROUNDS),
+                "rate": float(np.median([rate(x) for x in mirror])),
+                "largest regret / bound": slack,
+            },
             slack <= 1 and all(rate(x) < -0.5 for x in mirror),
         ),
         Claim(
-            SECTION, "no regret means the class's least objective",
-            "L(p_n) - min_p L(p), n last", {"smallest gap": min(gaps), "largest gap": max(gaps),
-            "least objective": float(np.mean(least))}, max(gaps) < 1e-3,
+            SECTION,
+            "No regret means the class's least objective.",
+            "L(p_n) - min_p L(p), n last",
+            {
+                "smallest gap": min(gaps),
+                "largest gap": max(gaps),
+                "least objective": float(np.mean(least)),
+            },
+            max(gaps) < 1e-3,
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _middle(found: list[list[Round]], n: int) -> float:

@@ -111,8 +111,8 @@ def claims() -> list[Claim]:
     turned = [reward(student_at(x), SURE, JACKPOT) for x in (BOLD, with_future())]
     return [
         Claim(
-            SECTION, "local credit alone stands still at a worse objective and a lower reward than "
-            "local and future credit", "two steps, teacher knows the key",
+            SECTION, "Local credit alone stands still at a worse objective and a lower reward than "
+            "local and future credit.", "two steps, teacher knows the key",
             {"local: door": local.door, "L": local.objective, "reward": local.reward,
              "local gradient": local.local, "whole gradient": local.whole,
              "both: door": whole.door, "both: L": whole.objective, "both: reward": whole.reward,
@@ -121,13 +121,13 @@ def claims() -> list[Claim]:
             and whole.objective < local.objective and whole.reward > local.reward,
         ),
         Claim(
-            SECTION, "gradient descent from a random student ends there",
+            SECTION, "Gradient descent from a random student ends there.",
             "z <- z - g", {"local: door": ends[0].door, "local: reward": ends[0].reward,
             "both: door": ends[1].door, "both: reward": ends[1].reward},
             abs(ends[0].door - BOLD) < 1e-6 and abs(ends[1].door - with_future()) < 1e-6,
         ),
         Claim(
-            SECTION, "future credit never lowers the reward at the stationary point",
+            SECTION, "Future credit never lowers the reward at the stationary point.",
             f"way out {SURE:g}, right key {JACKPOT:g}", {"local: reward": turned[0],
             "both: reward": turned[1]}, turned[1] >= turned[0],
         ),
