@@ -165,6 +165,16 @@ def test_the_search_finds_a_fall_for_all_but_forward(name: str) -> None:
     assert (worst.change > 0) == (name == "forward_cross_entropy")
 
 
+def test_with_one_right_arm_only_chi_squared_falls_and_with_two_it_does_not() -> None:
+    for arms in (3, 10):
+        one = bandits.graded_shares(arms, 1, 20_000)
+        assert [name for name, share in one.items() if share > 0] == ["chi2"]
+    b = sweep.draw(100, 4, right=2)
+    assert (b.r == [1, 1, 0, 0]).all()
+    pair = bandits.graded_shares(3, 2, 20_000)
+    assert pair["forward"] == pair["chi2"] == 0 < min(pair["reverse"], pair["js"])
+
+
 def test_a_class_with_all_parameters_is_the_policy_space() -> None:
     b = sweep.draw(2000, 4)
     assert sweep.decreases_in_a_class(b, 3).share == 0
@@ -188,4 +198,4 @@ def test_two_arms_never_fall() -> None:
 
 def test_every_claim_of_the_section_comes_out_as_the_docs_say() -> None:
     verdicts = [c.holds for c in bandits.claims()]
-    assert verdicts == [True] * 8 + [False] * 5
+    assert verdicts == [True] * 9 + [False] * 5

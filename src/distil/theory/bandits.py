@@ -117,6 +117,16 @@ def shares(geometry: Geometry, names: tuple[str, ...] = tuple(SLOPES)) -> dict[s
     return numbers
 
 
+def graded_shares(arms: int = 3, right: int = 1, count: int = 50_000) -> dict[str, float]:
+    """Share of decreases in policy space where `right` arms have reward 1 and the others 0.
+
+    One right arm: dJ = p_r (E_p h - h(u_r)), and E_p h >= h(E_p u) = h(1) >= h(u_r) wherever h is
+    convex (Jensen) and the teacher better: forward, reverse, JS and Hellinger, not chi-squared.
+    """
+    b = sweep.draw(count, arms, right=right)
+    return {SHORT[n]: sweep.decreases(b, g, "policy").share for n, g in SLOPES.items()}
+
+
 def alpha_shares(geometry: Geometry) -> dict[float, float]:
     """Share of decreases along the alpha divergences; 0 is KL(p || q), 1 KL(q || p)."""
     return {a: sweep.decreases(bandits(), alpha_divergence(a), geometry).share for a in ALPHAS}
@@ -154,6 +164,7 @@ def _improvement() -> list[Claim]:
     errors = {f"{arms} arms": lead_error(arms) for arms in (2, 3, 10, 100)}
     mixture = {f"rate {rate}": mixture_error(rate) for rate in (0.05, 0.5, 1.0)}
     policy, alphas, two = shares("policy"), alpha_shares("policy"), two_arms()
+    one, pair = graded_shares(right=1), graded_shares(right=2)
     others = [n for n in SLOPES if n != "forward_cross_entropy"]
     worst = {SHORT[n]: sweep.search(SLOPES[n], "policy").change for n in SLOPES}
     return [
@@ -193,6 +204,13 @@ def _improvement() -> list[Claim]:
             "min dJ / |step|, J(q) - J(p) >= 0.1, no arm below 0.01",
             worst,
             worst["forward"] > 0 > max(worst[SHORT[n]] for n in others),
+        ),
+        Claim(
+            SECTION,
+            "With one right arm (rewards 1, 0, 0) nothing falls by reverse KL or JS either.",
+            "dJ = p_r (E_p h - h(q_r / p_r)) >= 0 for convex h",
+            one | {f"{name}, two right": share for name, share in pair.items()},
+            one["forward"] == one["reverse"] == one["js"] == 0,
         ),
         Claim(
             SECTION,

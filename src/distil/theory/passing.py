@@ -5,10 +5,10 @@ the start at a price of kl(p || b) (two outcomes, nats): the KL-regularised opti
 
     max over p of  sum_x F(p_x) - price * sum_x kl(p_x || b_x)
 
-F: reward p; log-success log p (the cross-entropy to the success posterior, EM); GRPO with std
-2 arcsin sqrt(p); and minus a divergence to the posterior t that a grader with error e leaves,
-t = b (1 - e) / (b (1 - e) + (1 - b) e): forward cross-entropy, Jensen-Shannon, reverse KL. The price
-is chosen so that the mean reward (or the KL) is the same for all. pass@N = mean of 1 - (1 - p)^N.
+F: reward p; log-success log p (the cross-entropy to one's own success posterior, EM); GRPO with
+std 2 arcsin sqrt(p); and minus a divergence to the start's posterior t under a grader that errs at
+rate e, t = b (1 - e) / (b (1 - e) + (1 - b) e): forward cross-entropy, Jensen-Shannon, reverse KL.
+The price is such that the mean reward (or the KL) is the same for all; pass@N = mean 1 - (1 - p)^N.
 Left out: shared parameters, except `matching`, where prompts can't be told apart at all.
 """
 

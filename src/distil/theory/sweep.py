@@ -56,14 +56,19 @@ def share_below_zero(values: Array) -> Share:
     return wilson(int((values < -1e-12).sum()), len(values))
 
 
-def draw(count: int, arms: int = 3, seed: int = 0) -> Bandits:
-    """`count` bandits whose teacher is better than the student."""
+def draw(count: int, arms: int = 3, seed: int = 0, right: int | None = None) -> Bandits:
+    """`count` bandits whose teacher is better than the student.
+
+    right: rewards are 1 for that many of the arms and 0 for the others, instead of uniform.
+    """
     generator = np.random.default_rng([seed, arms])
     parts: list[Bandits] = []
     found = 0
     while found < count:
         p, q = (generator.dirichlet(np.ones(arms), count) for _ in range(2))
         r = generator.random((count, arms))
+        if right is not None:
+            r = np.broadcast_to((np.arange(arms) < right).astype(float), (count, arms))
         kept = reward(q, r) > reward(p, r)
         parts.append(Bandits(p[kept], q[kept], r[kept]))
         found += int(kept.sum())
