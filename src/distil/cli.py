@@ -7,6 +7,7 @@
     distil correct RUN [--problem ID] [--all] [--limit N] [--no-grade]
     distil data prepare DOMAIN --out DIR [--set NAME] [--source PATH_OR_HUB_ID] [--skip-bad]
     distil data list
+    distil theory [--out DIR]
     distil doctor
 
 A recipe is a YAML file (or a run's folder). Its values and the flags go through one parser, so a
@@ -38,6 +39,7 @@ USAGE = """usage: distil COMMAND ...
   run-code FILE   run a program against tests, in the sandbox
   correct RUN     correct a run's failed attempts; the run learns from it
   data prepare    turn a published set into tables of problems (data list: which)
+  theory          every claim of the method, with its numbers
   doctor          what this machine can do
 
 distil COMMAND --help shows a command's flags.
@@ -138,6 +140,14 @@ class DataFlags:
     """Drop and count rows that can't be problems, instead of stopping at the first."""
     verify: bool = True
     """Judge every right answer by its own check; runs the reference programs of a coding set."""
+
+
+@dataclass(frozen=True)
+class TheoryFlags:
+    """Every claim of the method with its numbers: which hold, and which don't."""
+
+    out: str | None = None
+    """Also write DIR/theory.md's table and DIR/theory/*.png (the repository's: docs)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -251,6 +261,13 @@ def _data(argv: list[str]) -> int:
     )  # fmt: skip
 
 
+def _theory(argv: list[str]) -> int:
+    flags = parse(TheoryFlags, argv, prog="distil theory", default=TheoryFlags())
+    from distil.commands.theory import theory
+
+    return theory(flags.out)
+
+
 def _doctor(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print("usage: distil doctor\n\nPrints what this machine can do; takes no flags.")
@@ -270,6 +287,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "run-code": _run_code,
     "correct": _correct,
     "data": _data,
+    "theory": _theory,
     "doctor": _doctor,
 }
 
