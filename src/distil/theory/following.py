@@ -33,7 +33,7 @@ STEPS, LONGEST = 200, 0.25
 
 @dataclass(frozen=True)
 class Gate:
-    """Which teachers count: all, those with low entropy, or those with more reward than the student.
+    """Which teachers count: all, those of low entropy, or those that beat the student's reward.
 
     each: a reward gate judges every feedback's own teacher; else their mean over the prompt's
     feedbacks, all or none. probes: it sees that many sampled answers of the teacher against GROUP

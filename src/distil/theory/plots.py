@@ -3,6 +3,7 @@
 Colours are Okabe and Ito's; line styles and markers differ too. Left out: what is drawn.
 """
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -46,5 +47,11 @@ def finish(axes: Any, x: str, y: str, title: str, **legend: Any) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Writes the PNG, without the date or versions: the same figure is the same file."""
-    figure.savefig(path, dpi=DOTS, metadata={"Software": None})
+    """Writes the PNG in 64 colours, without date or versions: the same figure is the same file."""
+    from PIL import Image
+
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=DOTS, metadata={"Software": None})
+    Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
