@@ -23,11 +23,14 @@ from distil.theory import (
     success,
     trap,
     treeclaims,
+    wrong_teachers,
 )
 from distil.theory.claims import Claim
 from distil.theory.treebias import estimator_table, sweep
 
-SECTIONS: tuple[ModuleType, ...] = (bandits, treeclaims, entropy, trap, regret, cloning, success)
+SECTIONS: tuple[ModuleType, ...] = (
+    bandits, treeclaims, entropy, trap, regret, cloning, success, wrong_teachers,
+)  # fmt: skip
 """In the order of docs/theory.md; each has `claims()`."""
 
 FIGURES: dict[str, Callable[[Path], None]] = {
@@ -80,8 +83,20 @@ def as_lines(claims: Sequence[Claim]) -> str:
 
 
 def numbers(claim: Claim) -> str:
-    """'name value; name value', three digits each."""
-    return "; ".join(f"{name} {digits(value)}" for name, value in claim.numbers.items())
+    """'name value; name value', three digits each.
+
+    Where numbers called 'x, low' and 'x, high', or 'x ±', follow x they are written as its interval.
+    """
+    found = []
+    for name, value in claim.numbers.items():
+        if name.endswith((", low", ", high", " ±")):
+            continue
+        low, high, half = (claim.numbers.get(f"{name}{end}") for end in (", low", ", high", " ±"))
+        text = f"{name} {digits(value)}"
+        if low is not None and high is not None:
+            text += f" [{digits(low)}, {digits(high)}]"
+        found.append(text if half is None else f"{text} ± {digits(half)}")
+    return "; ".join(found)
 
 
 def digits(value: float) -> str:
