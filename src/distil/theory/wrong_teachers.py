@@ -96,9 +96,9 @@ def _ends() -> list[Claim]:
             noisy["forward"] > 0.85,
         ),
         Claim(
-            SECTION, "No objective ends above its start once most of what it is told is wrong.",
+            SECTION, "Told wrong answers more than four times in five, every objective ends below its start.",
             "level (share of wrong feedback; of noise; trust lost) where end = start", even,
-            all(even[f"{SHORT[o]}, {kind}"] < 0.85 for o in DIVERGENCES for kind in WRONG),
+            all(even[f"{SHORT[o]}, {kind}"] < 0.8 + 1e-6 for o in DIVERGENCES for kind in WRONG),
         ),
     ]  # fmt: skip
 
