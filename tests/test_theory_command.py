@@ -1,7 +1,6 @@
 """`distil theory`: what it prints, what it writes and what it leaves; docs/theory.md is its own."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -20,14 +19,13 @@ TOY = [
 
 
 @pytest.fixture
-def toys(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     """One section of two claims, one figure, a short table: the command's own work."""
     module = ModuleType("toys")
     module.claims = lambda: TOY  # type: ignore[attr-defined]
     monkeypatch.setattr(theory, "SECTIONS", (module,))
     monkeypatch.setattr(theory, "FIGURES", {"dot": lambda path: path.write_bytes(b"png")})
     monkeypatch.setattr(theory, "estimator_rows", lambda: [["estimator", "bias"], ["sum", "0"]])
-    yield
 
 
 def test_the_terminal_gets_words_numbers_and_the_count(
@@ -54,12 +52,12 @@ def test_prose_around_the_marks_stays_and_a_second_run_changes_nothing(
     toys: None, tmp_path: Path
 ) -> None:
     page = tmp_path / "theory.md"
-    page.write_text(f"# Mine\n\n{theory.BEGIN}\nold\n{theory.END}\n\nbehind\n")
+    page.write_text(f"# Mine\n\n{theory.BEGIN}\nwritten before\n{theory.END}\n\nbehind\n")
     assert main(["theory", "--out", str(tmp_path)]) == 0
     first = page.read_text()
     assert first.startswith(f"# Mine\n\n{theory.BEGIN}\n\n### Toys")
     assert first.endswith(f"{theory.END}\n\nbehind\n")
-    assert "old" not in first
+    assert "written before" not in first
     assert main(["theory", "--out", str(tmp_path)]) == 0
     assert page.read_text() == first
 

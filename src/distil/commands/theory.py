@@ -1,4 +1,4 @@
-"""`distil theory`: every claim of the method with its numbers, printed, and as docs/theory.md has it.
+"""`distil theory`: every claim of the method with its numbers, printed, and as docs/theory.md.
 
 With --out DIR it also draws the figures into DIR/theory/ and rewrites the part of DIR/theory.md
 between two marks; the prose around them is left as it is. Left out: the theory (`distil.theory`).
@@ -92,7 +92,7 @@ def as_lines(claims: Sequence[Claim]) -> str:
 def numbers(claim: Claim) -> str:
     """'name value; name value', three digits each.
 
-    Where numbers called 'x, low' and 'x, high', or 'x ±', follow x they are written as its interval.
+    Numbers called 'x, low' and 'x, high', or 'x ±', are written behind x, as its interval.
     """
     found = []
     for name, value in claim.numbers.items():
@@ -151,8 +151,8 @@ def _page(file: Path) -> tuple[str, str]:
     _, end, behind = rest.partition(END)
     if not begin or not end:
         raise DataError(
-            f"{file} has no place for the table: put these two lines where it goes, or name another "
-            f"folder.\n{BEGIN}\n{END}"
+            f"{file} has no place for the table: put these two lines where it goes, or name "
+            f"another folder.\n{BEGIN}\n{END}"
         )
     return f"{before}{BEGIN}\n", f"\n{END}{behind}"
 

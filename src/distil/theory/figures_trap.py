@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from distil.theory.plots import COLOURS, finish, save, style, two_panels
-from distil.theory.trap import BOLD, KEYS, look, student_at, train, with_future
+from distil.theory.trap import BOLD, KEYS, look, reward, student_at, train, with_future
 
 
 def draw_trap(path: Path) -> None:
@@ -24,7 +24,7 @@ def draw_trap(path: Path) -> None:
     finish(above, "student's probability of a door", "objective L, nats", title)
     start = np.zeros((KEYS, KEYS))
     for place, (name, future) in enumerate({"local + future": True, "local only": False}.items()):
-        rewards = [p.reward for p in train(start, future=future, steps=60)]
+        rewards = [reward(s) for s in train(start, future=future, steps=60)]
         below.plot(range(61), rewards, label=name, **style(place, 61))
     below.set_ylim(bottom=0)
     finish(below, "gradient steps", "reward", "training, from a uniform student", loc="lower left")

@@ -29,7 +29,7 @@ from distil.theory.costs import Array, forward_cross_entropy, softmax
 from distil.theory.trees import Tree, gradient, make_tree, objective, reach
 
 SECTION = "regret"
-FLOOR, ROUNDS = 0.01, 2000
+FLOOR, ROUNDS = 0.01, 1000
 IntArray = NDArray[np.int64]
 
 
@@ -159,7 +159,7 @@ def rate(found: list[Round], first: int = 20) -> float:
     return float(np.polyfit(np.log(n), np.log(regrets), 1)[0])
 
 
-def descend(game: Game, steps: int = 3000, size: float = 0.5) -> Array:
+def descend(game: Game, steps: int = 1500, size: float = 0.5) -> Array:
     """[O, V] the class's least objective: descent on local and future credit, shared by rows."""
     logits = np.zeros(game.shape)
     width = 1 - game.shape[1] * FLOOR

@@ -94,20 +94,19 @@ def with_future(bold: float = BOLD, keys: int = KEYS) -> float:
     return float(((1 + c) - np.sqrt((1 + c) ** 2 - 4 * c * bold)) / (2 * c))
 
 
-def train(start: Array, *, future: bool, steps: int, rate: float = 1.0) -> list[Point]:
-    """The student along gradient descent with local credit, or with both; start included."""
-    student, points = start.copy(), [look(start)]
+def train(start: Array, *, future: bool, steps: int, rate: float = 1.0) -> list[Array]:
+    """The students along gradient descent with local credit, or with both; start included."""
+    students = [start]
     for _ in range(steps):
-        student = student - rate * gradients(student)[future]
-        points.append(look(student))
-    return points
+        students.append(students[-1] - rate * gradients(students[-1])[future])
+    return students
 
 
 def claims() -> list[Claim]:
     """Both stationary points, their objectives and rewards, and the trap turned round."""
     local, whole = look(student_at(BOLD)), look(student_at(with_future()))
     start = np.random.default_rng(0).standard_normal((KEYS, KEYS))
-    ends = [train(start, future=future, steps=2000)[-1] for future in (False, True)]
+    ends = [look(train(start, future=future, steps=600)[-1]) for future in (False, True)]
     turned = [reward(student_at(x), SURE, JACKPOT) for x in (BOLD, with_future())]
     return [
         Claim(
