@@ -27,6 +27,8 @@ def test_the_table_of_the_method_names_functions_and_tests_that_exist() -> None:
     tests = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", text)
     checked = 0
+    for module, name in re.findall(r"`theory\.(\w+)\.(\w+)[`(]", text):
+        assert hasattr(importlib.import_module(f"distil.theory.{module}"), name), name
     assert len(named) > 10
     for name in named:
         assert f"def {name}(" in tests, name

@@ -16,9 +16,12 @@ from distil.theory import (
     bandits,
     cloning,
     entropy,
+    figures_bandits,
     figures_regret,
+    figures_success,
     figures_trap,
     figures_trees,
+    figures_wrong_teachers,
     regret,
     success,
     trap,
@@ -34,10 +37,14 @@ SECTIONS: tuple[ModuleType, ...] = (
 """In the order of docs/theory.md; each has `claims()`."""
 
 FIGURES: dict[str, Callable[[Path], None]] = {
+    "bandits": figures_bandits.draw_bandits,
+    "divergences": figures_bandits.draw_divergences,
     "estimators": figures_trees.draw_estimators,
     "entropy": figures_trees.draw_entropy,
     "trap": figures_trap.draw_trap,
     "regret": figures_regret.draw_regret,
+    "success": figures_success.draw_success,
+    "wrong_teachers": figures_wrong_teachers.draw_wrong_teachers,
 }
 """Name of the PNG -> what draws it."""
 
