@@ -47,6 +47,8 @@ def _em() -> list[Claim]:
     every = small + wide
     steps = em_trees.steps(em_trees.random_trees(1000))
     local, future = (em_trees.cosine(x, steps.log_success) for x in (steps.local, steps.future))
+    flat = em_trees.steps(em_trees.random_trees(2000, 3, 2))
+    backwards = float((em_trees.cosine(flat.future, flat.log_success) < 0).mean())
     falls = {
         "1 parameter, 2 prompts": _share_falling(small),
         "4 parameters, 6 prompts": _share_falling(wide),
@@ -84,6 +86,7 @@ def _em() -> list[Claim]:
             {
                 "local, mean cosine": float(local.mean()), "local, least": float(local.min()),
                 "future, mean cosine": float(future.mean()), "future, least": float(future.min()),
+                "future, share below 0 at depth 2": backwards,
             },
             float(min(local.min(), future.min())) > 1 - 1e-9,
         ),

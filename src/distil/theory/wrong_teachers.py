@@ -96,7 +96,8 @@ def _ends() -> list[Claim]:
             noisy["forward"] > 0.85,
         ),
         Claim(
-            SECTION, "Told wrong answers more than four times in five, every objective ends below its start.",
+            SECTION,
+            "Told wrong answers over four times in five, all objectives end below their start.",
             "level (share of wrong feedback; of noise; trust lost) where end = start", even,
             all(even[f"{SHORT[o]}, {kind}"] < 0.8 + 1e-6 for o in DIVERGENCES for kind in WRONG),
         ),
