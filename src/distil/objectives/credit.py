@@ -21,7 +21,7 @@ def future_credit(
           (t, i]: tokens that were not sampled (pads, tool output) take no part, not even as a step.
     mean: the same divided by the number of unmasked tokens after t (at least 1). This is the
           released code's scaling: it keeps the future term as large as the local one, and is
-          biased (METHOD.md: cosine with the exact gradient .99 to .89).
+          biased: docs/theory.md has by how much.
 
     The last unmasked token of a row has credit 0. `mask` is 1 at sampled tokens and 0 elsewhere.
     A masked cost may be anything, NaN included: it's dropped before the sum.
