@@ -41,6 +41,7 @@ ROOMS = [
     "models",
     "recipefile",
     "runs",
+    "processes",
     "collect",
     "assembly",
     "aggregation",

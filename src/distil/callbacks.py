@@ -17,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil.aggregation import ReplayBuffer
 from distil.layout import clock
+from distil.processes import any_of_them, is_main
 from distil.runs import mark_complete
 from distil.teacher import Teacher
 
@@ -117,7 +118,10 @@ class StopAfterStep(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks TRL's loop to save and to end, if Ctrl-C was pressed."""
-        if self.stopped and state.global_step % self._updates == 0:
+        if state.global_step % self._updates:
+            return
+        self.stopped = any_of_them(self.stopped)  # or one would wait for the others for ever
+        if self.stopped:
             control.should_save = True
             control.should_training_stop = True
 
@@ -130,7 +134,10 @@ class StopAfterStep(TrainerCallback):
             signal.signal(signal.SIGINT, self._before)
             raise KeyboardInterrupt
         self.stopped = True
-        tqdm.write("Stopping after this step; its checkpoint is saved. Ctrl-C again: stop at once.")
+        if is_main():
+            tqdm.write(
+                "Stopping after this step; its checkpoint is saved. Ctrl-C again: stop at once."
+            )
 
 
 class Progress(TrainerCallback):
@@ -151,7 +158,11 @@ class Progress(TrainerCallback):
         """Starts the bar where a resumed run is."""
         layout = "{desc} {n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}"
         self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="training", bar_format=layout
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="training",
+            bar_format=layout,
+            disable=not is_main(),
         )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

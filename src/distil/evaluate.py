@@ -17,6 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from distil.config import EvalConfig
+from distil.processes import is_main
 from distil.tasks import Task
 from distil.types import SUCCESS_REWARD, Problem, Prompt
 
@@ -139,7 +140,11 @@ def evaluate(
     attempts: list[Attempt] = []
     training = model.training
     model.eval()
-    with torch.random.fork_rng(), tqdm(total=len(jobs), desc=title, leave=False) as bar:
+    hidden = not is_main()  # of several processes, one shows how far it is
+    with (
+        torch.random.fork_rng(),
+        tqdm(total=len(jobs), desc=title, leave=False, disable=hidden) as bar,
+    ):
         torch.manual_seed(settings.seed)
         for start in range(0, len(jobs), settings.batch_size):
             part = slice(start, start + settings.batch_size)

@@ -224,9 +224,15 @@ class DistILTrainer(GRPOTrainer):
             ids = encode_demonstrations(collected, self.processing_class, self.markers)
             add_demonstrations(output, ids, self.accelerator)
         collected.add_metrics(sums, cut=cut, active=active if self.builder else None)
-        if self.rollout_log is not None and self._mode == "train":
-            records = rollout_records(collected, texts, step=self.state.global_step + 1)
-            self.rollout_log.open(records, detailed=self.args.log_rollouts if self.builder else 0)
+        if self.args.log_rollouts >= 0 and self._mode == "train":
+            records = rollout_records(
+                collected, texts, step=self.state.global_step + 1,
+                first=self.accelerator.process_index * rows,
+            )  # fmt: skip
+            everyones = gather_object(records)
+            if self.rollout_log is not None:
+                detailed = self.args.log_rollouts if self.builder else 0
+                self.rollout_log.open(everyones, own=rows, detailed=detailed)
         self._micro_batches_left = self.args.steps_per_generation
         self._generation_seconds = time.perf_counter() - started
         return output

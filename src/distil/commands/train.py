@@ -4,13 +4,12 @@ Read it from top to bottom: it's a whole run. Left out: reading recipes and flag
 """
 
 import json
-import os
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from transformers import PrinterCallback
 
 from distil.callbacks import AfterEvery, Progress, StopAfterStep
 from distil.collect import FeedbackFunc
-from distil.config import Recipe
+from distil.config import EvalConfig, Recipe
 from distil.encoder import check_thinking, template_options
 from distil.errors import RecipeError
 from distil.evaluate import Attempt, evaluate, summarise
@@ -28,7 +27,8 @@ from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
 from distil.layout import as_markdown, as_text, clock
-from distil.models import load_model
+from distil.models import load_model, resolve_model
+from distil.processes import from_main, is_main, on_each, processes, rank, spread, together
 from distil.prompts import teacher_prompt
 from distil.runs import (
     begin_run,
@@ -51,26 +51,26 @@ from distil.types import Problem, Prompt, TeacherContext
 
 
 def train(recipe: Recipe, *, resume: bool) -> int:
-    """Runs a recipe; returns the exit status: 0 finished, 130 stopped by Ctrl-C."""
+    """Runs a recipe; returns the exit status: 0 finished, 130 stopped by Ctrl-C.
+
+    Started by `accelerate launch`, it is one of several processes that train together.
+    """
+    with together():
+        return _train(recipe, resume=resume)
+
+
+def _train(recipe: Recipe, *, resume: bool) -> int:
     began = time.perf_counter()
     folder = Path(recipe.train.output_dir)
-    task = load_task(recipe.task)  # cheap checks first: nothing is loaded for a wrong option
-    run_corrections(recipe)
+    # Cheap checks first: nothing is loaded for a wrong option.
+    task = on_each(lambda: load_task(recipe.task))
+    on_each(lambda: run_corrections(recipe))
     if both := task.facts().get("heldout_also_trained_on"):
         print(f"Note: {both} of the held-out questions are among those trained on.")
-    if resume:
-        reopen_run(folder, recipe.as_dict())
-    else:
-        check_new_run(folder)
-    load_tools(recipe.rollout.tools)
-    if recipe.feedback.critique.by == "judge":
-        check_judge(recipe.feedback.critique)
-    model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
-    check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
-    if recipe.rollout.tools:
-        check_model_calls_tools(tokenizer, recipe.model.name)
+    from_main(lambda: reopen_run(folder, recipe.as_dict()) if resume else check_new_run(folder))
+    model, tokenizer = _load(recipe)
     if not resume:  # a folder becomes a run only when all that it needs was found
-        begin_run(folder, recipe.as_dict(), recipe.train.seed, task.facts())
+        from_main(lambda: begin_run(folder, recipe.as_dict(), recipe.train.seed, task.facts()))
     print(f"Run folder: {folder}")
     print(
         f"Model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M "
@@ -86,7 +86,7 @@ def train(recipe: Recipe, *, resume: bool) -> int:
 
     updates = updates_per_step(recipe)
     stop = StopAfterStep(updates)
-    trainer = make_trainer(recipe, model, tokenizer, task)
+    trainer = on_each(lambda: make_trainer(recipe, model, tokenizer, task))
     every = recipe.eval.every * updates if task.heldout else 0
     trainer.add_callback(
         AfterEvery(every, lambda model, done: judge.during(trainer, model, done // updates))
@@ -94,8 +94,8 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     trainer.add_callback(Progress(judge.seconds, every))  # after judging: its time isn't a step's
     trainer.add_callback(stop)
     trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
-    if resume and not has_checkpoint(folder):  # killed before the first one: from the start
-        cut_logs(folder, 0)
+    if resume and not from_main(lambda: has_checkpoint(folder)):
+        from_main(lambda: cut_logs(folder, 0))  # killed before the first one: from the start
         resume = False
     trainer.train(resume_from_checkpoint=resume)
     if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
@@ -106,7 +106,8 @@ def train(recipe: Recipe, *, resume: bool) -> int:
         )
         return 130
     trainer.save_model(str(folder / "model"))
-    tokenizer.save_pretrained(folder / "model")
+    if is_main():
+        tokenizer.save_pretrained(folder / "model")
 
     student = trainer.accelerator.unwrap_model(trainer.model)
     evaluations["after"] = judge.students(student, "after", recipe.train.steps)
@@ -117,6 +118,24 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     print("  rollouts.jsonl  every rollout: reward, feedback, teacher prompt, cost and credit")
     print("  metrics.jsonl   every step        results.md  the table above")
     return 0
+
+
+def _load(recipe: Recipe) -> tuple[Any, Any]:
+    """The model and its tokenizer, once all that the recipe needs beside them was found."""
+
+    def check_and_load() -> tuple[Any, Any]:
+        load_tools(recipe.rollout.tools)
+        if recipe.feedback.critique.by == "judge":
+            check_judge(recipe.feedback.critique)
+        model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+        check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
+        if recipe.rollout.tools:
+            check_model_calls_tools(tokenizer, recipe.model.name)
+        return model, tokenizer
+
+    if processes() > 1:  # what is converted or trained once, the others find in the cache
+        from_main(lambda: resolve_model(recipe.model.name))
+    return on_each(check_and_load)
 
 
 def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, task: Task) -> DistILTrainer:
@@ -225,11 +244,6 @@ def training_args(recipe: Recipe) -> DistILConfig:
         )
 
 
-def processes() -> int:
-    """How many processes train together, as torchrun and accelerate say it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _lora(recipe: Recipe) -> Any:
     """peft's settings, None for rank 0."""
     lora = recipe.model.lora
@@ -275,23 +289,23 @@ class _Judge:
         self, name: str, model: Any, make_prompt: Any, samples: int, step: int
     ) -> list[Attempt]:
         file = self._folder / f"{name}.json"
-        if file.exists():
-            stored = json.loads(file.read_text(encoding="utf-8"))
+        if (stored := from_main(lambda: _read(file))) is not None:
             if name != "teacher":
                 self.seconds = stored["seconds"]
             return [Attempt(**a) for a in stored["attempts"]]
         started = time.perf_counter()
-        attempts = evaluate(
-            model, self._tokenizer, self._task, self._task.heldout, make_prompt, self._recipe.eval,
+        attempts = spread(self._task.heldout, lambda mine: evaluate(
+            model, self._tokenizer, self._task, mine, make_prompt, _own_stream(self._recipe.eval),
             samples=samples, max_completion_length=self._recipe.rollout.max_completion_length,
             title=f"judging ({name})",
-        )  # fmt: skip
+        ))  # fmt: skip
         seconds = time.perf_counter() - started
         if name != "teacher":
             self.seconds = seconds
         about = {"seconds": seconds, "step": step, "rollouts": rollouts_after(self._recipe, step)}
         record = {**about, **_means(attempts), "attempts": [asdict(a) for a in attempts]}
-        write_json(file, record)
+        if is_main():
+            write_json(file, record)
         return attempts
 
     def _student_prompt(self, problem: Problem) -> Prompt:
@@ -305,6 +319,16 @@ class _Judge:
         context = TeacherContext("expert", demonstration=demonstration)
         header = self._recipe.feedback.demonstration_header
         return teacher_prompt(student, context, self._task.instruction, header)
+
+
+def _own_stream(settings: EvalConfig) -> EvalConfig:
+    """Each process draws from a random stream of its own."""
+    return replace(settings, seed=settings.seed + rank())
+
+
+def _read(file: Path) -> Any:
+    """A JSON file's content, None if there is none."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def _means(attempts: Sequence[Attempt]) -> dict[str, Any]:
@@ -323,5 +347,7 @@ def _report(folder: Path, evaluations: dict[str, list[Attempt]]) -> None:
     table = result_rows(ordered)
     print(as_text(table))
     print("95% intervals over problems in brackets; teacher: the start model shown the answer.")
+    if not is_main():
+        return
     write_text(folder / "results.md", as_markdown(table) + "\n")
     write_json(folder / "results.json", {"table": table})
