@@ -33,6 +33,10 @@ class CheckpointCallback(TrainerCallback):
     def __init__(self, teacher: Teacher, replay: ReplayBuffer | None, accelerator: Any) -> None:
         self._teacher, self._replay, self._accelerator = teacher, replay, accelerator
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The model is sharded by now, if it is to be."""
+        self._teacher.begin(kwargs["model"])
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """w <- (1 - rate) w + rate student."""
         self._teacher.after_step(kwargs["model"])
@@ -42,9 +46,9 @@ class CheckpointCallback(TrainerCallback):
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if self._replay is not None:
             self._replay.save(folder, self._accelerator.process_index)
+        self._teacher.save(folder)
         self._accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            self._teacher.save(folder)
             mark_complete(folder, state.global_step)
 
 
@@ -80,6 +84,17 @@ class PromptOrder(TrainerCallback):
         updates_an_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
         for _ in range(state.global_step // updates_an_epoch):
             next(iter(whole.sampler))
+
+
+class AtStart(TrainerCallback):
+    """Calls `act(model)` once the model lies where it is trained, before the first step."""
+
+    def __init__(self, act: Callable[[Any], None]) -> None:
+        self._act = act
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A sharded model is sharded by now, and a checkpoint's weights are in it."""
+        self._act(kwargs["model"])
 
 
 class AfterEvery(TrainerCallback):
@@ -149,7 +164,7 @@ class Progress(TrainerCallback):
     """
 
     def __init__(self, judging_seconds: float, judge_every: int = 0) -> None:
-        self._judging_seconds, self._judge_every = judging_seconds, judge_every
+        self.judging_seconds, self._judge_every = judging_seconds, judge_every
         self._durations: list[float] = []
         self._last = 0.0
         self._bar: Any = None
@@ -176,7 +191,7 @@ class Progress(TrainerCallback):
         judgements = 1
         if every and to_go:
             judgements += (state.max_steps - 1) // every - (state.global_step - 1) // every
-        left = to_go * statistics.median(self._durations) + judgements * self._judging_seconds
+        left = to_go * statistics.median(self._durations) + judgements * self.judging_seconds
         self._bar.update(1)
         self._bar.set_postfix_str(f"{clock(left)} left" + self._latest(state))
 

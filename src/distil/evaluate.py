@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from distil.config import EvalConfig
 from distil.processes import is_main
+from distil.shards import gathered
 from distil.tasks import Task
 from distil.types import SUCCESS_REWARD, Problem, Prompt
 
@@ -142,6 +143,7 @@ def evaluate(
     model.eval()
     hidden = not is_main()  # of several processes, one shows how far it is
     with (
+        gathered(model),
         torch.random.fork_rng(),
         tqdm(total=len(jobs), desc=title, leave=False, disable=hidden) as bar,
     ):

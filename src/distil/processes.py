@@ -48,6 +48,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def sharding() -> bool:
+    """Whether accelerate was told to shard the weights (FSDP) once training begins."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """Inside, the processes know one another, and only the main one prints."""

@@ -14,10 +14,13 @@ ends there; TRL's `mask_truncated_completions` masks such rollouts instead.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from peft import PeftModel
 from torch import Tensor
 from trl import GRPOTrainer
 
@@ -49,6 +52,7 @@ from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
 from distil.selfcritic import SelfCritic, make_critic
+from distil.shards import gathered, is_sharded
 from distil.teacher import make_teacher
 from distil.toolset import check_tools, guarded
 from distil.training_args import DistILConfig, as_critique, as_objective, checked_arguments
@@ -94,6 +98,10 @@ class DistILTrainer(GRPOTrainer):
         super().__init__(
             model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
         )
+        self._own_dtype = self.model.dtype
+        if self.is_fsdp_enabled and (mixed := self._sharding.mixed_precision_policy):
+            # accelerate's own would sum gradients over processes in 16 bits.
+            self._sharding.mixed_precision_policy = replace(mixed, reduce_dtype=torch.float32)
         given = [] if feedback_funcs is None else feedback_funcs
         self.feedback_funcs = list(given) if isinstance(given, list) else [given]
         if "tools" in args.feedback_order:
@@ -110,8 +118,9 @@ class DistILTrainer(GRPOTrainer):
             check_output_layer(self.model)
         # Without a cost nobody asks the teacher, so no weights are copied for it.
         self.teacher = make_teacher(
-            args.teacher if cost else "live", self.model, args.teacher_ema_rate
-        )
+            args.teacher if cost else "live", self.model, args.teacher_ema_rate,
+            later=self.is_fsdp_enabled,
+        )  # fmt: skip
         self.replay = ReplayBuffer(self.objective.replay_batches)
         self.builder = None if cost is None else self._make_builder(cost)
         self.probe: TeacherProbe | None = None
@@ -167,6 +176,21 @@ class DistILTrainer(GRPOTrainer):
                 cut_logs(self.args.output_dir, checkpoint_step(checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As TRL's; shards are gathered, but for a checkpoint, which has them already.
+
+        A collective call. What is trained in float32 shards is written in the model's own dtype.
+        """
+        if _internal_call or not is_sharded(self.model):
+            super().save_model(output_dir, _internal_call)
+            return
+        weights = self.accelerator.get_state_dict(self.model)
+        if not isinstance(self.model, PeftModel):
+            weights = {
+                k: v.to(self._own_dtype) if v.is_floating_point() else v for k, v in weights.items()
+            }
+        self._save(output_dir or self.args.output_dir, state_dict=weights)
+
     # ------------------------------------------------------------------ rollouts and feedback
 
     def _calculate_rewards(
@@ -206,7 +230,9 @@ class DistILTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        # vLLM has weights of its own; transformers samples from the model, shards or not.
+        with nullcontext() if self.use_vllm else gathered(self.model):
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]
         assert collected is not None
         sampled = output["completion_mask"]
@@ -371,6 +397,11 @@ class DistILTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
     # ------------------------------------------------------------------ small things
+
+    @property
+    def _sharding(self) -> Any:
+        """accelerate's settings of FSDP."""
+        return self.accelerator.state.fsdp_plugin
 
     @property
     def _mode(self) -> str:

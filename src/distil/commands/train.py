@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from distil.callbacks import AfterEvery, Progress, StopAfterStep
+from distil.callbacks import AfterEvery, AtStart, Progress, StopAfterStep
 from distil.collect import FeedbackFunc
 from distil.config import EvalConfig, Recipe
 from distil.encoder import check_thinking, template_options
@@ -28,7 +28,16 @@ from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
 from distil.layout import as_markdown, as_text, clock
 from distil.models import load_model, resolve_model
-from distil.processes import from_main, is_main, on_each, processes, rank, spread, together
+from distil.processes import (
+    from_main,
+    is_main,
+    on_each,
+    processes,
+    rank,
+    sharding,
+    spread,
+    together,
+)
 from distil.prompts import teacher_prompt
 from distil.runs import (
     begin_run,
@@ -78,12 +87,17 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
         f"on, {len(task.heldout)} held out."
     )
     judge = _Judge(recipe, task, tokenizer, folder)
-    evaluations = {"before": judge.students(model, "before", 0)}
-    if recipe.eval.teacher_samples:
-        evaluations["teacher"] = judge.teacher(model)
-    if task.heldout:
-        print(as_text(result_rows(evaluations)))
+    evaluations: dict[str, list[Attempt]] = {}
 
+    def judge_start(model: Any) -> None:
+        evaluations["before"] = judge.students(model, "before", 0)
+        if recipe.eval.teacher_samples:
+            evaluations["teacher"] = judge.teacher(model)
+        if task.heldout:
+            print(as_text(result_rows(evaluations)))
+
+    if not sharding():
+        judge_start(model)
     updates = updates_per_step(recipe)
     stop = StopAfterStep(updates)
     trainer = on_each(lambda: make_trainer(recipe, model, tokenizer, task))
@@ -91,7 +105,15 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
     trainer.add_callback(
         AfterEvery(every, lambda model, done: judge.during(trainer, model, done // updates))
     )
-    trainer.add_callback(Progress(judge.seconds, every))  # after judging: its time isn't a step's
+    progress = Progress(judge.seconds, every)
+
+    def judge_shards(model: Any) -> None:
+        judge_start(model)
+        progress.judging_seconds = judge.seconds
+
+    if sharding():  # no process has all of the model, nor room for it, before it is sharded
+        trainer.add_callback(AtStart(judge_shards))
+    trainer.add_callback(progress)  # after judging: its time isn't a step's
     trainer.add_callback(stop)
     trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
     if resume and not from_main(lambda: has_checkpoint(folder)):
@@ -131,6 +153,8 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
         check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
         if recipe.rollout.tools:
             check_model_calls_tools(tokenizer, recipe.model.name)
+        if torch.accelerator.is_available() and not sharding():
+            model.to(torch.accelerator.current_accelerator())  # it is judged before it is trained
         return model, tokenizer
 
     if processes() > 1:  # what is converted or trained once, the others find in the cache
