@@ -1,11 +1,31 @@
-"""FSDP2 on CPU processes: accelerate takes it for accelerators only, torch runs it anywhere."""
+"""`accelerate launch` on CPU processes; FSDP2 too, which accelerate takes for accelerators only."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
+
+from conftest import environment
+
+SETTINGS = Path(__file__).parent.parent / "recipes" / "accelerate"
+
+
+def launch(settings: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two processes under the settings of recipes/accelerate, but in float32."""
+    return subprocess.run(
+        [
+            sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch",
+            "--config_file", str(SETTINGS / f"{settings}.yaml"), "--num_processes", "2",
+            "--mixed_precision", "no", "--main_process_port", "0", *arguments,
+        ],
+        capture_output=True, text=True, timeout=200,
+        env={**environment(), "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
 
 
 def shard_on_cpu() -> None:
@@ -27,8 +47,6 @@ def shard_on_cpu() -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     from distil.cli import main
 
     assert os.environ["ACCELERATE_USE_FSDP"] == "true"

@@ -1,6 +1,5 @@
 """FSDP2 over two processes gives the steps that one process gives, with every teacher."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,19 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 from transformers import AutoModelForCausalLM
 
-from conftest import environment, make_model
+from conftest import make_model
 from distil import Feedback
+from distil.output_layer import _whole
 from distil.shards import reshard
 from distil.teacher import TEACHER_FILE
-from sharded import shard_on_cpu
+from sharded import launch, shard_on_cpu
 from test_processes import canned
 from test_trainer import make_trainer
 
-FOLDER = Path(__file__).parent.parent / "recipes" / "accelerate"
 STEPS = 3
 
 CASES: dict[str, dict[str, Any]] = {
@@ -86,6 +87,14 @@ def train(folder: Path, processes: int) -> None:
             torch.save(weights, folder / case / "resumed.pt")
 
 
+def check_gradient_of_gathered() -> None:
+    """An output matrix that FSDP2 hasn't gathered itself: the mean of the processes' gradients."""
+    mesh = init_device_mesh("cpu", (2,))
+    weight = torch.nn.Parameter(distribute_tensor(torch.randn(5, 3), mesh, [Shard(0)]))
+    (_whole(weight) * (1 + torch.distributed.get_rank())).sum().backward()
+    assert torch.equal(weight.grad.full_tensor(), torch.full((5, 3), 1.5))
+
+
 def check_shadow(trainer: Any) -> None:
     """Half of it lies here; the student is bit for bit itself after an exception, too."""
     teacher, model = trainer.teacher, trainer.model
@@ -117,24 +126,12 @@ def sharded(model: Any) -> list[Any]:
         return [p.detach() for p in model.parameters()]
 
 
-def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Under `accelerate launch` with recipes/accelerate/fsdp2.yaml, on 2 CPU processes."""
-    return subprocess.run(
-        [
-            sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch",
-            "--config_file", str(FOLDER / "fsdp2.yaml"), "--num_processes", "2",
-            "--mixed_precision", "no", "--main_process_port", "0", *arguments,
-        ],
-        capture_output=True, text=True, env=environment(), timeout=300,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Folders of the same runs: by one process, by two with shards."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     train(one, 1)
-    run = launch(__file__, str(two))
+    run = launch("fsdp2", __file__, str(two))
     assert run.returncode == 0, run.stderr[-5000:]
     return one, two
 
@@ -185,3 +182,4 @@ def test_the_model_at_the_end_is_whole_and_loads(runs: tuple[Path, Path], case: 
 if __name__ == "__main__":
     shard_on_cpu()
     train(Path(sys.argv[1]), 2)
+    check_gradient_of_gathered()

@@ -67,8 +67,8 @@ def exchanged(
 ) -> Iterator[None]:
     """Inside, sharded parameters hold `values`; afterwards, bit for bit their own again.
 
-    `targets` as they are after `reshard`. In the parameters' own storage. Where dtypes are the same, `values` keep the parameters' content
-    meanwhile, so that no third copy is held.
+    `targets` as they are after `reshard`. It happens in the parameters' own storage; where dtypes
+    are the same, `values` keep the parameters' content meanwhile, so that no third copy is held.
     """
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     try:

@@ -122,6 +122,8 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
     trainer.train(resume_from_checkpoint=resume)
     if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
         command = sys.argv[0] if Path(sys.argv[0]).name == "distil" else "distil"
+        if processes() > 1:
+            command = "accelerate launch ... -m distil.cli"
         print(
             f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}. "
             f"Go on with:\n  {command} train {folder} --resume"
