@@ -4,19 +4,24 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForCausalLM
 
 from conftest import make_model
 from distil import processes
 from distil.callbacks import StopAfterStep
 from distil.cli import main
+from distil.errors import TrainingError
+from distil.shards import set_up_sharding
 from sharded import SETTINGS, launch
 from test_whole_path import recipe_file
 
@@ -97,6 +102,15 @@ def test_settings_are_what_accelerate_reads() -> None:
     files = {p.stem: yaml.safe_load(p.read_text()) for p in SETTINGS.iterdir()}
     assert set(files) == {"ddp", "fsdp2"}
     assert fsdp2.fsdp_config == files["fsdp2"]["fsdp_config"]
+
+
+def test_gradients_are_summed_in_float32_and_fsdp1_is_refused() -> None:
+    mixed = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16)
+    plugin = SimpleNamespace(fsdp_version=2, mixed_precision_policy=mixed)
+    set_up_sharding(plugin)
+    assert plugin.mixed_precision_policy == replace(mixed, reduce_dtype=torch.float32)
+    with pytest.raises(TrainingError, match="fsdp_version: 2"):
+        set_up_sharding(SimpleNamespace(fsdp_version=1, mixed_precision_policy=None))
 
 
 def test_one_process_is_its_own_main_one_and_waits_for_nobody() -> None:

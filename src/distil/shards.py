@@ -7,12 +7,30 @@ differentiated. A unit runs on all processes or on none. Left out: FSDP1, DeepSp
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+from distil.errors import TrainingError
+
+
+def set_up_sharding(plugin: Any) -> None:
+    """Changes accelerate's settings: gradients are summed over processes in float32, not 16 bits.
+
+    Raises TrainingError for FSDP1.
+    """
+    if plugin.fsdp_version != 2:
+        raise TrainingError(
+            "FSDP1 flattens weights into one another, and the scoring passes need them apart. Set "
+            "fsdp_version: 2, as recipes/accelerate/fsdp2.yaml does."
+        )
+    if plugin.mixed_precision_policy is not None:
+        policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+        plugin.mixed_precision_policy = policy
 
 
 def is_sharded(model: nn.Module) -> bool:

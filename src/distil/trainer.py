@@ -15,7 +15,6 @@ ends there; TRL's `mask_truncated_completions` masks such rollouts instead.
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
 from distil.selfcritic import SelfCritic, make_critic
-from distil.shards import gathered, is_sharded
+from distil.shards import gathered, is_sharded, set_up_sharding
 from distil.teacher import make_teacher
 from distil.toolset import check_tools, guarded
 from distil.training_args import DistILConfig, as_critique, as_objective, checked_arguments
@@ -99,9 +98,8 @@ class DistILTrainer(GRPOTrainer):
             model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
         )
         self._own_dtype = self.model.dtype
-        if self.is_fsdp_enabled and (mixed := self._sharding.mixed_precision_policy):
-            # accelerate's own would sum gradients over processes in 16 bits.
-            self._sharding.mixed_precision_policy = replace(mixed, reduce_dtype=torch.float32)
+        if self.is_fsdp_enabled:
+            set_up_sharding(self.accelerator.state.fsdp_plugin)
         given = [] if feedback_funcs is None else feedback_funcs
         self.feedback_funcs = list(given) if isinstance(given, list) else [given]
         if "tools" in args.feedback_order:
@@ -397,11 +395,6 @@ class DistILTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
     # ------------------------------------------------------------------ small things
-
-    @property
-    def _sharding(self) -> Any:
-        """accelerate's settings of FSDP."""
-        return self.accelerator.state.fsdp_plugin
 
     @property
     def _mode(self) -> str:
