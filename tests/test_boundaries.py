@@ -30,6 +30,7 @@ ROOMS = [
     "markers",
     "feedback",
     "tasks",
+    "data",
     "metrics",
     "output_layer",
     "vocab",
@@ -58,6 +59,7 @@ ROOMS = [
     "trainer",
     "evaluate",
     "tables",
+    "memory",
     "commands",
     "compare",
     "cli",
@@ -65,7 +67,7 @@ ROOMS = [
 ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
-LIGHT |= {"critiquechecks"}
+LIGHT |= {"critiquechecks", "data"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 

@@ -236,3 +236,18 @@ def test_the_program_of_an_answer(completion: str, program: str | None) -> None:
 
 def test_a_great_many_fences_are_read_once() -> None:
     assert extract_program("```python\n" * 200_001).strip() == ""
+
+
+# ---------------------------------------------------------------- the share of tests that passed
+
+
+def test_progress_is_the_share_of_tests_that_passed_where_all_were_run() -> None:
+    ran = (result(Verdict.PASS), result(Verdict.WRONG_ANSWER, 1, got="4\n"))
+    two = [STDIO, STDIO]
+    whole = Report(Verdict.WRONG_ANSWER, 1, 2, ran, "standard")
+    assert (feedback_of(whole, two).reward, feedback_of(whole, two).progress) == (0.0, 0.5)
+    assert feedback_of(Report(Verdict.PASS, 2, 2, ran[:1] * 2, "standard"), two).progress == 1.0
+    stopped = Report(Verdict.WRONG_ANSWER, 0, 2, ran[1:], "standard")
+    assert feedback_of(stopped, two).progress is None
+    assert feedback_of(Report(Verdict.NO_CODE, 0, 2, (), "standard"), two).progress == 0.0
+    assert feedback_of(Report(Verdict.INFRA_ERROR, 0, 2, (), "standard"), two).progress is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distil.checks import check_recipe
-from distil.config import TABLE_ENDING, TaskConfig
+from distil.config import TaskConfig
 from distil.errors import TaskError
 from distil.feedback import answers, mathematics
 from distil.recipefile import load_recipe
@@ -233,6 +233,18 @@ def test_a_worked_solution_is_shown_rather_than_the_answer(table: Make) -> None:
     assert shown == {"1": "3/6 + 2/6 = 5/6.", "2": r"The final answer is \boxed{1}."}
 
 
+def test_a_hint_is_told_below_the_report_on_a_failed_attempt_only(table: Make) -> None:
+    task = table([{**SUM, "hint": "Sixths."}])
+    right, wrong = task.check_all(task.train * 2, [r"\boxed{5/6}", r"\boxed{2/5}"])
+    assert (right.reward, right.text) == (1.0, None)
+    assert wrong.text == (
+        "The answer was read as '2/5'. It is wrong.\n\nA hint for this problem:\nSixths."
+    )
+    assert "Sixths." not in task.train[0].question
+    with pytest.raises(TaskError, match=r"line 1: the field 'hint' is 3\. Make it a text that"):
+        table([{**SUM, "hint": 3}])
+
+
 def test_options_reach_the_check(table: Make) -> None:
     row = {"question": "How long is it?", "answer": "2.5"}
     [strict] = (task := table([row], "tolerant")).train
@@ -266,7 +278,7 @@ def test_a_batch_of_256_with_endless_answers_masks_nothing_and_marks_the_others(
 
 def test_the_recipes_that_name_a_table_load_and_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(RECIPES[0].parent.parent)
-    named = [r for file in RECIPES if (r := load_recipe(file)).task.name.endswith(TABLE_ENDING)]
+    named = [r for file in RECIPES if (r := load_recipe(file)).task.name.startswith("recipes/")]
     assert named
     for recipe in named:
         task = load_task(check_recipe(recipe).task)

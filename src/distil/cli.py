@@ -5,6 +5,8 @@
     distil compare SUITE [--report-only] [--retry-failed]
     distil run-code PROGRAM --tests FILE
     distil correct RUN [--problem ID] [--all] [--limit N] [--no-grade]
+    distil data prepare DOMAIN --out DIR [--set NAME] [--source PATH_OR_HUB_ID] [--skip-bad]
+    distil data list
     distil doctor
 
 A recipe is a YAML file (or a run's folder). Its values and the flags go through one parser, so a
@@ -39,6 +41,7 @@ USAGE = """usage: distil COMMAND ...
   compare SUITE   train rival objectives over seeds; one table and one figure
   run-code FILE   run a program against tests, in the sandbox
   correct RUN     correct a run's failed attempts; the run learns from it
+  data prepare    turn a published set into tables of problems (data list: which)
   doctor          what this machine can do
 
 distil COMMAND --help shows a command's flags.
@@ -133,6 +136,28 @@ class CorrectFlags:
     """Ask the run's task what it thinks of a correction."""
     by: str = ""
     """Your name, stored with what you write."""
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """Turn a published set into checked tables of problems, with a report and digests."""
+
+    domain: Annotated[
+        Literal["science", "coding", "math"], tyro.conf.Positional, tyro.conf.arg(metavar="DOMAIN")
+    ]
+    """science, coding or math."""
+    out: str
+    """The folder for tables and report."""
+    set: str = ""
+    """One of the domain's sets (distil data list); its first one if not given."""
+    source: str = ""
+    """A file, a folder, a hub id or a package, if not the set's own."""
+    revision: str = ""
+    """The commit, tag or branch of a hub id."""
+    skip_bad: bool = False
+    """Drop and count rows that can't be problems, instead of stopping at the first."""
+    verify: bool = True
+    """Judge every right answer by its own check; runs the reference programs of a coding set."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,6 +258,25 @@ def _correct(argv: list[str]) -> int:
     )  # fmt: skip
 
 
+def _data(argv: list[str]) -> int:
+    if not argv or argv[0] not in ("prepare", "list") or (argv[1:] and argv[0] == "list"):
+        if {"-h", "--help"} & set(argv[:1]):
+            print("usage: distil data prepare DOMAIN --out DIR ... (see its --help)\n"
+                  "       distil data list")  # fmt: skip
+            return 0
+        raise RecipeError("Say distil data prepare DOMAIN --out DIR, or distil data list.")
+    from distil.commands.data import list_data, prepare_data
+
+    if argv[0] == "list":
+        return list_data()
+    default = DataFlags(tyro.MISSING, tyro.MISSING)
+    flags = parse(DataFlags, argv[1:], prog="distil data prepare", default=default)
+    return prepare_data(
+        flags.domain, flags.out, name=flags.set, source=flags.source, revision=flags.revision,
+        skip_bad=flags.skip_bad, verify=flags.verify,
+    )  # fmt: skip
+
+
 def _doctor(argv: list[str]) -> int:
     if argv in (["-h"], ["--help"]):
         print("usage: distil doctor\n\nPrints what this machine can do; takes no flags.")
@@ -251,6 +295,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": _compare,
     "run-code": _run_code,
     "correct": _correct,
+    "data": _data,
     "doctor": _doctor,
 }
 

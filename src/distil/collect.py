@@ -44,6 +44,8 @@ class Collected:
     ) -> None:
         """Shares of rollouts: by the kind of feedback, without any, ungraded, cut, left out.
 
+        Also the mean share of tests that programs passed, where programs are judged.
+
         A teacher shown two kinds counts in both, so that the shares of kinds may sum to above 1.
         `active` is None for objectives without a teacher.
         """
@@ -54,6 +56,8 @@ class Collected:
         sums.ratio("feedback/none", sum(c is None for c in self.contexts), rows)
         sums.ratio("feedback/ungraded", sum(r.reward is None for r in self.rollouts), rows)
         sums.ratio("feedback/cut", sum(cut), rows)
+        progress = [f.progress for r in self.rollouts for f in r.feedback if f.progress is not None]
+        sums.ratio("feedback/tests_passed", sum(progress), len(progress))
         if self.critiques is not None:
             for name, (amount, count) in self.critiques.metrics(rows).items():
                 sums.ratio(name, amount, count)

@@ -5,6 +5,7 @@
     │   └── SuiteError         a comparison's suite is wrong, or not the one that was begun
     ├── ModelError             a model can't be found, read, or isn't the one that was asked for
     ├── TaskError              a task's name, options or problems are wrong
+    ├── DataError              a published set can't be found or read, or a row of it is wrong
     ├── FeedbackError          a feedback function broke its contract, or a judge can't be asked
     ├── SandboxUnavailable     no way to lock untrusted programs in holds on this machine
     ├── RunError               a run folder can't be made, read or resumed
@@ -36,6 +37,10 @@ class ModelError(DistILError):
 
 class TaskError(DistILError):
     """A task's name, options or problems are wrong."""
+
+
+class DataError(DistILError):
+    """A published set can't be found or read, or a row of it can't be a problem."""
 
 
 class FeedbackError(DistILError):

@@ -43,12 +43,15 @@ class Feedback:
     demonstration: an expert's solution to the same problem, None if there is none
     source: who says so ("reasoning_gym", "pytest", ...); the names in `distil.feedback.NAMED` have
         a context source of their own
+    progress: the share of a program's tests that passed, where all were run; logged, never trained
+        on (feedback/tests_passed in metrics.jsonl)
     """
 
     reward: float | None = None
     text: str | None = None
     demonstration: str | None = None
     source: str = ""
+    progress: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from distil.runs import updates_per_step
 from distil.tasks import Task, load_task, student_prompt
 from distil.types import Problem, Prompt, TeacherContext
 
+STAND_IN = "(a successful sibling's answer; the expert's isn't known)"
+
 MEASURED = 256
 """Problems whose prompts are encoded: enough for a median, quick for a large set."""
 
@@ -39,7 +41,7 @@ def dry_run(recipe: Recipe, gpus: int, gpu_gib: float) -> int:
     print(as_text(_facts(recipe, task, model, lengths)))
     print("\nThe first problem, as the student is asked:\n")
     print(rendered(encoder, student[0]))
-    print("\nAnd as the teacher is, shown the expert's answer:\n")
+    print("\nAnd as the teacher is, shown the expert's answer as a sibling's would be:\n")
     print(rendered(encoder, teacher[0]))
     longest = min(max(lengths[1]), recipe.teacher.max_prompt_length)
     shape = ModelShape.of(model, recipe.model.lora)
@@ -57,14 +59,11 @@ def dry_run(recipe: Recipe, gpus: int, gpu_gib: float) -> int:
 
 
 def shown_answer(recipe: Recipe, task: Task, problem: Problem) -> Prompt:
-    """The teacher's prompt with the expert's answer; the student's where there is no answer."""
-    student = student_prompt(task, problem)
-    demonstration = task.check(problem, "").demonstration
-    if demonstration is None:
-        return student
-    context = TeacherContext("expert", demonstration=demonstration)
+    """The teacher's prompt with the expert's answer; with STAND_IN where there is none."""
+    known = task.check(problem, "").demonstration
+    context = TeacherContext("expert", demonstration=STAND_IN if known is None else known)
     header = recipe.feedback.demonstration_header
-    return teacher_prompt(student, context, task.instruction, header)
+    return teacher_prompt(student_prompt(task, problem), context, task.instruction, header)
 
 
 def rendered(encoder: Encoder, prompt: Prompt) -> str:

@@ -25,6 +25,7 @@ NO_SCORE = "The verifier gave it no number: ungraded."
 TOO_LONG = "It has {length} characters, and no answer here has more than {most}."
 TOO_MUCH = "Judging it took too much {what}, so that it counts as wrong: give a plainer expression."
 DEMONSTRATION = "The final answer is"
+HINT = "A hint for this problem:\n{hint}"
 
 MAX_SHOWN = 200
 """Characters of an answer that a report repeats."""

@@ -114,13 +114,18 @@ def feedback_of(
     reveal_expected: Reveal = "public",
     demonstration: str | None = None,
 ) -> Feedback:
-    """A job's report as Feedback: reward 1, 0, or None where the machine failed."""
+    """A job's report as Feedback: reward 1, 0, or None where the machine failed.
+
+    Its progress is the share of tests that passed, if none was left out after a failure.
+    """
     if report.verdict is Verdict.INFRA_ERROR:
         return Feedback(None, NOT_RUN, demonstration, SOURCE)
     if report.verdict is Verdict.PASS:
-        return Feedback(1.0, None, demonstration, SOURCE)
+        return Feedback(1.0, None, demonstration, SOURCE, 1.0)
     text = report_text(report, tests, reveal_expected=reveal_expected)
-    return Feedback(0.0, text, demonstration, SOURCE)
+    whole = report.verdict is Verdict.NO_CODE or len(report.results) == report.total
+    progress = report.passed / report.total if whole else None
+    return Feedback(0.0, text, demonstration, SOURCE, progress)
 
 
 def report_text(

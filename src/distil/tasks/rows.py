@@ -13,7 +13,7 @@ from distil.errors import TaskError
 from distil.tasks.kinds import Fault, Kind
 from distil.types import Problem
 
-FIELDS = ("question", "answer", "id", "solution", "split")
+FIELDS = ("question", "answer", "id", "solution", "hint", "split")
 SPLITS = ("train", "validation", "test")
 
 
@@ -46,6 +46,7 @@ class Rows:
         if self._kind.needs_answer or row.get("answer") is not None:
             answer = self._text(line, row, "answer")
         solution = self._text(line, row, "solution") if row.get("solution") is not None else None
+        hint = {"hint": self._text(line, row, "hint")} if row.get("hint") is not None else {}
         name = self._text(line, row, "id") if row.get("id") is not None else str(line)
         if row.get("split") not in (None, *SPLITS):
             self._refuse(
@@ -55,7 +56,7 @@ class Rows:
             question, data = self._kind.row(question, answer or "", row)
         except Fault as fault:
             self._refuse(line, fault.field, str(fault))
-        return Problem(name, question, answer, {"solution": solution, **data})
+        return Problem(name, question, answer, {"solution": solution, **hint, **data})
 
     def _text(self, line: int, row: Mapping[str, Any], field: str) -> str:
         """A field as text; a number is one too, but for the question and the solution."""

@@ -3,9 +3,10 @@
     {"question": "What is 1/2 + 1/3?", "answer": "5/6", "solution": "3/6 + 2/6 = 5/6."}
 
 Fields: question, answer (text or a number), and optional: id (else the line's number), solution (a
-worked one, the demonstration in the answer's place), split (train, validation or test, in every row
-or none), and what the check wants (choices, tests; with tests, the answer is optional). Other
-fields are left alone, unless they look like a typo.
+worked one, the demonstration in the answer's place), hint (told below the report on a failed
+attempt), split (train, validation or test, in every row or none), and what the check wants
+(choices, tests; with tests, the answer is optional). Other fields are left alone, unless they look
+like a typo.
 
 Without a split column the rows are shuffled and dealt out as task.seed decides. The held-out ones
 may come from a file of their own (task.eval_file): its rows of the split test, or all of them.
@@ -20,10 +21,11 @@ from typing import Any
 
 from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
+from distil.feedback.answers import HINT
 from distil.tasks import parts
 from distil.tasks.kinds import KINDS, Kind
 from distil.tasks.rows import Rows
-from distil.types import Feedback, Problem
+from distil.types import SUCCESS_REWARD, Feedback, Problem
 
 
 class TableTask:
@@ -49,8 +51,9 @@ class TableTask:
         return self.check_all([problem], [completion])[0]
 
     def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
-        """The verdicts of the recipe's check."""
-        return self._kind.check_all(problems, completions)
+        """The verdicts of the recipe's check; a failed attempt's report ends in the row's hint."""
+        verdicts = self._kind.check_all(problems, completions)
+        return [_hinted(p, verdict) for p, verdict in zip(problems, verdicts, strict=True)]
 
     def facts(self) -> dict[str, Any]:
         """What a run's folder should say about how answers were judged here."""
@@ -61,6 +64,14 @@ class TableTask:
     def read(self, completion: str) -> str | None:
         """What counts as the completion's answer."""
         return self._kind.read(completion)
+
+
+def _hinted(problem: Problem, verdict: Feedback) -> Feedback:
+    hint = problem.data.get("hint")
+    if hint is None or verdict.reward is None or verdict.reward >= SUCCESS_REWARD:
+        return verdict
+    said = [verdict.text] if verdict.text else []
+    return replace(verdict, text="\n\n".join([*said, HINT.format(hint=hint)]))
 
 
 def read_kind(config: TaskConfig) -> Kind:
