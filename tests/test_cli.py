@@ -32,7 +32,9 @@ from distil.config import (
 from distil.errors import RecipeError
 from distil.runs import begin_run, reopen_run
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).parent.parent / "recipes"
+# But for accelerate's own settings.
+RECIPES = sorted(f for f in FOLDER.rglob("*.yaml") if f.parent.name != "accelerate")
 Write = Callable[[str], str]
 
 # What null stands for under objective.name's default, distil.

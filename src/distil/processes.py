@@ -61,17 +61,29 @@ def together() -> Iterator[None]:
         return
     if not distributed.is_initialized():
         PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
-    if is_main():
-        yield
-    else:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-            try:
+    try:
+        if is_main():
+            yield
+        else:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
                 yield
-            except KeyboardInterrupt:
-                sys.exit(INTERRUPTED)
+    except KeyboardInterrupt:
+        if is_main():
+            raise
+        sys.exit(INTERRUPTED)
+    except RuntimeError as error:
+        if ended_elsewhere(error):
+            sys.exit(FAILED_ELSEWHERE)
+        raise
     # Not after an error: the others are elsewhere by then, and the launcher ends them.
     distributed.barrier()
     distributed.destroy_process_group()
+
+
+def ended_elsewhere(error: Exception) -> bool:
+    """Whether a collective call failed since another process had ended, which says why itself."""
+    known = isinstance(error, distributed.DistError) or "gloo" in str(error)
+    return isinstance(error, RuntimeError) and known and _joined()
 
 
 def from_main(act: Callable[[], T]) -> T:

@@ -126,7 +126,8 @@ def fill(value: Tensor, content: Tensor) -> None:
 
 
 def _units(model: nn.Module) -> Iterator[Any]:
-    return (module for module in model.modules() if isinstance(module, FSDPModule))
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    return (module for module in modules if isinstance(module, FSDPModule))
 
 
 def _local(value: Tensor) -> Tensor:

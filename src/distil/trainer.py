@@ -47,6 +47,7 @@ from distil.markers import find_markers
 from distil.metrics import MetricSums
 from distil.objectives.costs import Cost
 from distil.probe import TeacherProbe, stop_ids
+from distil.processes import ended_elsewhere
 from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
@@ -198,6 +199,8 @@ class DistILTrainer(GRPOTrainer):
         try:
             per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         except Exception as error:
+            if ended_elsewhere(error):
+                raise
             file = save_ungraded(self.args.output_dir, prompts, completions)
             raise FeedbackError(
                 f"Grading the rollouts of step {self.state.global_step + 1} failed with "
