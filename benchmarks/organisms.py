@@ -17,7 +17,8 @@ from statistics import mean
 import torch
 
 from distil.config import EvalConfig, TaskConfig
-from distil.evaluate import Attempt, evaluate, summarise
+from distil.evaluate import evaluate
+from distil.figures import Attempt, summarise
 from distil.models import load_model, resolve_model
 from distil.organisms import NOTE, ORGANISMS
 from distil.prompts import student_messages, teacher_prompt

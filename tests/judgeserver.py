@@ -1,7 +1,8 @@
 """A small OpenAI-compatible server on loopback around the toy model, which can be made to fail.
 
 Serves POST /v1/chat/completions and GET /v1/models, with the API's own errors for a wrong key and
-an unknown model. `faults` are taken one a request, in order; then it is well again.
+an unknown model. An answer is a text, or the whole response. `faults` are taken one a request, in
+order; then it is well again.
 """
 
 import json
@@ -45,7 +46,7 @@ class JudgeServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64  # on a busy machine five would turn connections away
 
-    def __init__(self, answer: Callable[[dict[str, Any]], str], key: str | None) -> None:
+    def __init__(self, answer: Callable[[dict[str, Any]], Any], key: str | None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer, self.key = answer, key
         self.faults: list[str] = []
@@ -88,7 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(401, {"error": {"message": f"Incorrect API key provided: {given}"}})
         if body["model"] != MODEL:
             return self._send(404, {"error": {"message": f"The model {body['model']} isn't here"}})
-        return self._send(200, completion(self.server.answer(body)))
+        said = self.server.answer(body)
+        return self._send(200, said if isinstance(said, dict) else completion(said))
 
     def _fail(self, fault: str) -> None:
         if fault in ("400", "429", "500", "503"):
@@ -150,7 +152,7 @@ BODIES: dict[str, Any] = {
 
 @contextmanager
 def judge_server(
-    answer: Callable[[dict[str, Any]], str] = toy_answer, key: str | None = None
+    answer: Callable[[dict[str, Any]], Any] = toy_answer, key: str | None = None
 ) -> Iterator[JudgeServer]:
     server = JudgeServer(answer, key)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -24,7 +24,12 @@ ROOMS = [
     "algorithms",
     "presets",
     "critiquechecks",
+    "figurenames",
     "checks",
+    "endpoint",
+    "figures",
+    "tables",
+    "evalpresets",
     "sandbox",
     "prompts",
     "markers",
@@ -44,6 +49,9 @@ ROOMS = [
     "models",
     "recipefile",
     "runs",
+    "evalfile",
+    "regrade",
+    "best",
     "collect",
     "assembly",
     "aggregation",
@@ -57,8 +65,9 @@ ROOMS = [
     "training_args",
     "toolset",
     "trainer",
+    "samplers",
     "evaluate",
-    "tables",
+    "flags",
     "memory",
     "commands",
     "compare",
@@ -67,7 +76,8 @@ ROOMS = [
 ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
-LIGHT |= {"critiquechecks", "data"}
+LIGHT |= {"critiquechecks", "data", "figurenames", "figures", "tables", "evalpresets"}
+LIGHT |= {"evalfile", "regrade", "best", "flags", "endpoint"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 

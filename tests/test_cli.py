@@ -30,6 +30,7 @@ from distil.config import (
     TrainConfig,
 )
 from distil.errors import RecipeError
+from distil.flags import EvalFlags
 from distil.runs import begin_run, reopen_run
 
 FOLDER = Path(__file__).parent.parent / "recipes"
@@ -71,8 +72,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((recipe, resume))
         return 0
 
-    def evaluate_model(*arguments: Any) -> int:
-        calls.append(arguments)
+    def evaluate_model(flags: EvalFlags) -> int:
+        calls.append(flags)
         return 0
 
     # Their real modules load torch and trl.
@@ -693,7 +694,9 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             log_rollouts=0,
             report_to=("wandb", "x"),
         ),
-        eval=EvalConfig(1, 0.6, 0.95, 20, 3, 7, every=5, teacher_samples=0),
+        eval=EvalConfig(
+            16, 0.6, 0.95, 20, 3, 7, every=5, teacher_samples=0, k=(1, 16), keep_best="maj@16"
+        ),
     )
     default, given = leaves(Recipe().as_dict()), leaves(recipe.as_dict())
     assert [path for path, value in default.items() if given[path] == value] == []  # every field
@@ -988,10 +991,13 @@ def test_eval_takes_task_eval_and_length_from_a_recipe(
     assert main(["eval", "a/b"]) == 0
     task = TaskConfig(name="gcd", train_size=2)
     assert started == [
-        ("a/b", task, EvalConfig(samples=3, seed=9), 24, "x.json"),
-        ("a/b", task, EvalConfig(samples=3), 9, None),
-        ("a/b", TaskConfig(), EvalConfig(), 256, None),
-    ]
+        EvalFlags(
+            "a/b", file, task=task, eval=EvalConfig(samples=3, seed=9), max_completion_length=24,
+            out="x.json",
+        ),
+        EvalFlags("a/b", file, task=task, eval=EvalConfig(samples=3), max_completion_length=9),
+        EvalFlags("a/b", task=TaskConfig(), eval=EvalConfig(), max_completion_length=256),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

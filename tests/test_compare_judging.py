@@ -15,7 +15,7 @@ from conftest import make_model, make_tokenizer
 from distil.callbacks import AfterEvery, Progress
 from distil.checks import check_recipe
 from distil.cli import main
-from distil.commands import train as command
+from distil.commands import judging as command
 from distil.config import Recipe, RolloutConfig, TrainConfig
 from distil.runs import rollouts_after, updates_per_step
 from distil.trainer import DistILTrainer

@@ -1,7 +1,8 @@
-"""The examples of docs/feedback.md and docs/sandbox.md run, and say what comes out."""
+"""The examples of docs/feedback.md, sandbox.md and evaluation.md run, and say what comes out."""
 
 import ast
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from datasets import Dataset
 
 from conftest import conversations
 from distil.checks import check_recipe
+from distil.flags import eval_flags
 from distil.recipefile import load_recipe
 from distil.training_args import DistILConfig
 from test_trainer import lines
@@ -71,13 +73,34 @@ def test_every_comment_says_what_comes_out(section: str) -> None:
     assert checked
 
 
-RECIPES = [text for texts in blocks("feedback.md", "yaml").values() for text in texts]
+RECIPES = [
+    text
+    for file in ("feedback.md", "evaluation.md")
+    for texts in blocks(file, "yaml").values()
+    for text in texts
+]
 
 
 @pytest.mark.parametrize("text", RECIPES)
 def test_every_recipe_of_the_docs_is_one(text: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
     check_recipe(load_recipe(str(tmp_path / "recipe.yaml")))
+
+
+def test_every_evaluation_of_the_docs_is_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (DOCS / "evaluation.md").read_text(encoding="utf-8").replace("\\\n", "")
+    commands = [
+        shlex.split(row, comments=True) for row in re.findall(r"^    (distil .*)", text, re.M)
+    ]
+    assert len(commands) == 6
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(DOCS.parent / "recipes")
+    for name in ("mine.json", "start.json"):
+        (tmp_path / name).touch()
+    found = [eval_flags(command[2:]) for command in commands]
+    assert [f.stored for f in found] == [False, False, True, True, True, False]
 
 
 def test_experts_and_corrections_say_what_they_are_there_for(

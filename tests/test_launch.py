@@ -34,13 +34,13 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def check_run(folder: Path) -> None:
+def check_run(folder: Path, *more: str) -> None:
     """It holds what one process's run holds, each thing once."""
     assert {p.name for p in folder.iterdir()} >= {
-        "recipe.yaml", "environment.json", "before.json", "eval-000002.json", "after.json",
-        "teacher.json", "results.md", "results.json", "model", "checkpoint-3",
+        "recipe.yaml", "environment.json", "before.json", "after.json", "teacher.json",
+        "results.md", "results.json", "model", "checkpoint-3",
     }  # fmt: skip
-    for name in ("before", "eval-000002", "after"):
+    for name in ("before", "after", *more):
         attempts = json.loads((folder / f"{name}.json").read_text())["attempts"]
         problems = [a["problem"] for a in attempts]
         assert len(problems) == 3 * 4
@@ -71,7 +71,7 @@ def test_two_processes_make_one_run_that_stops_and_goes_on(
     resumed = launch("ddp", "-m", "distil.cli", "train", str(folder), "--resume")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert resumed.stdout.count("Everything lies in") == 1
-    check_run(folder)
+    check_run(folder, "eval-000002")
     again = launch("ddp", "-m", "distil.cli", *flags)
     assert again.returncode != 0
     assert again.stderr.count("already holds a run") == 1
@@ -81,12 +81,17 @@ def test_two_processes_make_one_run_that_stops_and_goes_on(
 def test_a_sharded_run_is_one_run(recipe_file: Path, tmp_path: Path) -> None:
     done = launch(
         "fsdp2", SHARDED, "train", str(recipe_file), "--train.output-dir", str(tmp_path / "run"),
-        "--eval.every", "2", "--teacher.samples", "1",
+        "--eval.every", "2", "--teacher.samples", "1", "--task.validation-size", "3",
+        "--eval.keep-best", "avg@4",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Everything lies in") == 1
     assert "after - before" in done.stdout
-    check_run(tmp_path / "run")
+    check_run(
+        tmp_path / "run", "validation-000000", "validation-000002", "validation-000003", "best"
+    )
+    best = AutoModelForCausalLM.from_pretrained(tmp_path / "run/best").state_dict()
+    assert best.keys() == make_model().state_dict().keys()
     assert (tmp_path / "run/checkpoint-3/pytorch_model_fsdp_0").is_dir()
     metrics = lines(tmp_path / "run/metrics.jsonl")
     assert all("teacher/success" in m for m in metrics if "loss" in m)

@@ -11,6 +11,7 @@ from distil.algorithms import faults, resolved
 from distil.config import TABLE_ENDING, Recipe, SandboxConfig, TaskConfig
 from distil.critiquechecks import critique_faults
 from distil.errors import RecipeError, perhaps
+from distil.figurenames import eval_faults
 from distil.presets import preset
 
 # Sources that show a solution; the others only report on the attempt.
@@ -34,6 +35,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
         *_sandbox(recipe.task),
         *_combinations(recipe),
         *_objective(recipe),
+        *eval_faults(recipe.eval, recipe.task.validation_size),
     ]
     if found:
         raise RecipeError("This recipe can't run:\n" + "\n".join(f"  - {f}" for f in found))
@@ -299,6 +301,9 @@ def _wrong_shape(path: str, value: Any, default: Any) -> str | None:
     if isinstance(default, dict):
         fields = ", ".join(sorted(default))
         return None if isinstance(value, dict) else f"a group of fields: {fields}"
+    if path == "eval.k":
+        numbers = value if isinstance(value, list) else [value]
+        return None if all(type(v) is int for v in numbers) else "a list of whole numbers"
     if isinstance(default, list):
         fine = isinstance(value, str | list) and all(isinstance(v, str) for v in value)
         return None if fine else "a list of names"

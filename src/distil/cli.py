@@ -1,7 +1,7 @@
 """The command line: reads arguments and recipes, then imports what does the work.
 
     distil train RECIPE [--group.field value ...] [--resume] [--dry-run]
-    distil eval MODEL [--recipe RECIPE] [--task.field value ...] [--eval.field value ...]
+    distil eval MODEL|FILE.json [--recipe RECIPE] [--preset NAME] [--task.field value ...] [...]
     distil compare SUITE [--report-only] [--retry-failed]
     distil run-code PROGRAM --tests FILE
     distil correct RUN [--problem ID] [--all] [--limit N] [--no-grade]
@@ -24,20 +24,16 @@ from typing import Annotated, Literal
 import tyro
 
 from distil.checks import check_recipe
-from distil.config import (
-    EvalConfig,
-    Recipe,
-    RolloutConfig,
-    TaskConfig,
-)
+from distil.config import Recipe
 from distil.errors import DistILError, RecipeError, perhaps
+from distil.flags import eval_flags, value_of, with_options, without_options
 from distil.recipefile import load_recipe, parse
 from distil.sandbox.jobs import Limits
 
 USAGE = """usage: distil COMMAND ...
 
   train RECIPE    train a model; RECIPE is a YAML file, or a run's folder (see --resume)
-  eval MODEL      judge a model on a task's held-out problems
+  eval MODEL      judge a model on a task's held-out problems; compare two evaluations
   compare SUITE   train rival objectives over seeds; one table and one figure
   run-code FILE   run a program against tests, in the sandbox
   correct RUN     correct a run's failed attempts; the run learns from it
@@ -63,22 +59,6 @@ class TrainFlags:
     """For --dry-run: the GPUs to train on (0: the CPU)."""
     gpu_gib: float = 80.0
     """For --dry-run: memory of each GPU, GiB."""
-
-
-@dataclass(frozen=True)
-class EvalFlags:
-    """Judge a model on a task's held-out problems. Flags override the recipe."""
-
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """The embedded model's name, a local folder, a .gguf file, or a hub id."""
-    recipe: str | None = None
-    """Take task, eval and completion length from this recipe."""
-    task: TaskConfig = field(default_factory=TaskConfig)
-    eval: EvalConfig = field(default_factory=EvalConfig)
-    max_completion_length: int = 256
-    """Tokens; the recipe's rollout.max_completion_length if --recipe is given."""
-    out: str | None = None
-    """Write every attempt to this JSON file."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"distil: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ndistil: interrupted. A run goes on with --resume.", file=sys.stderr)
+        print(
+            "\ndistil: interrupted. A run goes on with --resume; `distil eval --out` as begun.",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -182,10 +165,10 @@ def _train(argv: list[str]) -> int:
     if argv and argv[0].startswith("-") and not {"-h", "--help"} & set(argv):
         raise RecipeError(f"The recipe comes before the flags: distil train RECIPE {argv[0]} ...")
     named = argv and not argv[0].startswith("-")
-    base = load_recipe(argv[0], _value_of("--preset", argv)) if named else Recipe()
-    default = TrainFlags(tyro.MISSING, recipe=replace(base, task=_without_options(base.task)))
+    base = load_recipe(argv[0], value_of("--preset", argv)) if named else Recipe()
+    default = TrainFlags(tyro.MISSING, recipe=replace(base, task=without_options(base.task)))
     flags = parse(TrainFlags, argv, prog="distil train", default=default)
-    task = _with_options(flags.recipe.task, base.task)
+    task = with_options(flags.recipe.task, base.task)
     recipe = check_recipe(replace(flags.recipe, task=task))
     # A run's folder may have been moved since; --train.output-dir, if given, stands.
     redirected = recipe.train.output_dir != base.train.output_dir
@@ -207,20 +190,11 @@ def _train(argv: list[str]) -> int:
 
 
 def _eval(argv: list[str]) -> int:
-    base, default = TaskConfig(), EvalFlags(tyro.MISSING)
-    if (file := _value_of("--recipe", argv)) is not None:
-        recipe = load_recipe(file)
-        length = recipe.rollout.max_completion_length
-        base, task = recipe.task, _without_options(recipe.task)
-        default = EvalFlags(tyro.MISSING, file, task, recipe.eval, length)
-    flags = parse(EvalFlags, argv, prog="distil eval", default=default)
-    task = _with_options(flags.task, base)
-    rollout = RolloutConfig(prompts_per_step=1, max_completion_length=flags.max_completion_length)
-    check_recipe(Recipe(task=task, eval=flags.eval, rollout=rollout))
+    flags = eval_flags(argv)
     _quiet_libraries()
     from distil.commands.eval import evaluate_model
 
-    return evaluate_model(flags.model, task, flags.eval, flags.max_completion_length, flags.out)
+    return evaluate_model(flags)
 
 
 def _compare(argv: list[str]) -> int:
@@ -298,29 +272,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _data,
     "doctor": _doctor,
 }
-
-
-def _without_options(task: TaskConfig) -> TaskConfig:
-    """Without its dataset's options, which tyro would take for the only ones there are."""
-    return replace(task, options={})
-
-
-def _with_options(task: TaskConfig, base: TaskConfig) -> TaskConfig:
-    """Options given as flags; else the recipe's, as long as they belong to the same dataset."""
-    if task.options or task.name != base.name:
-        return task
-    return replace(task, options=base.options)
-
-
-def _value_of(flag: str, argv: Sequence[str]) -> str | None:
-    """The value after a flag, as in `--recipe X` or `--recipe=X`; the last one, as in tyro."""
-    found = None
-    for place, word in enumerate(argv):
-        if word == flag and place + 1 < len(argv):
-            found = argv[place + 1]
-        if word.startswith(f"{flag}="):
-            found = word.split("=", 1)[1]
-    return found
 
 
 def _quiet_libraries() -> None:

@@ -277,10 +277,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How a model is judged before, after and during training, on the held-out problems."""
+    """How a model is judged before, after and during training."""
 
     samples: int = 8
-    """Completions a problem; pass@k is printed up to this k."""
+    """Completions of each held-out problem (n); figures are avg@n, pass@k, maj@k (see k)."""
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -290,6 +290,11 @@ class EvalConfig:
     """Steps (train.steps' unit) between judgements during training (0: only before and after)."""
     teacher_samples: int = 2
     """Completions a problem by the teacher shown the expert's answer (0: don't look)."""
+    k: tuple[int, ...] = ()
+    """The k of pass@k and maj@k; empty: the powers of two up to samples, and samples."""
+    keep_best: str = ""
+    """A figure's name, such as avg@8: keep in RUN/best the state that has most of it on the
+    validation problems (task.validation_size), judged every `every` steps and at both ends."""
 
 
 @dataclass(frozen=True)
@@ -314,4 +319,5 @@ class Recipe:
         plain["feedback"]["order"] = list(self.feedback.order)
         plain["rollout"]["tools"] = list(self.rollout.tools)
         plain["train"]["report_to"] = list(self.train.report_to)
+        plain["eval"]["k"] = list(self.eval.k)
         return plain

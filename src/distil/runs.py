@@ -3,7 +3,9 @@
     recipe.yaml        the recipe as resolved         environment.json   versions, seed, git
     metrics.jsonl      one line a logged step         rollouts.jsonl     one line a rollout
     before.json, after.json, teacher.json             evaluations, sample by sample
-    eval-000010.json   one after step 10 (eval.every)
+    eval-000010.json   one after step 10 (eval.every), on the held-out problems
+    validation-000010.json                            or on the validation ones, if there are some
+    best/, best.json   the state that did best on those (eval.keep_best); how it does held out
     results.json, results.md                          the table that was printed
     ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher

@@ -3,13 +3,11 @@
 Read it from top to bottom: it's a whole run. Left out: reading recipes and flags (`distil.cli`).
 """
 
-import json
-import statistics
 import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +17,23 @@ from transformers import PrinterCallback
 
 from distil.callbacks import AfterEvery, AtStart, Progress, StopAfterStep
 from distil.collect import FeedbackFunc
-from distil.config import EvalConfig, Recipe
+from distil.commands.judging import RunJudge
+from distil.config import Recipe
 from distil.encoder import check_thinking, template_options
 from distil.errors import RecipeError
-from distil.evaluate import Attempt, evaluate, summarise
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
+from distil.figures import Attempt
 from distil.layout import as_markdown, as_text, clock
 from distil.models import load_model, resolve_model
-from distil.processes import (
-    from_main,
-    is_main,
-    on_each,
-    processes,
-    rank,
-    sharding,
-    spread,
-    together,
-)
-from distil.prompts import teacher_prompt
+from distil.processes import from_main, is_main, on_each, processes, sharding, together
 from distil.runs import (
     begin_run,
     check_new_run,
     cut_logs,
     has_checkpoint,
     reopen_run,
-    rollouts_after,
     updates_per_step,
     write_json,
     write_text,
@@ -56,7 +44,7 @@ from distil.tasks.grader import Grader
 from distil.toolset import check_model_calls_tools, load_tools
 from distil.trainer import DistILTrainer
 from distil.training_args import DistILConfig
-from distil.types import Problem, Prompt, TeacherContext
+from distil.types import Problem
 
 
 def train(recipe: Recipe, *, resume: bool) -> int:
@@ -86,7 +74,7 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
         f"parameters, {model.dtype}. Task: {recipe.task.name}, {len(task.train)} problems to train "
         f"on, {len(task.heldout)} held out."
     )
-    judge = _Judge(recipe, task, tokenizer, folder)
+    judge = RunJudge(recipe, task, tokenizer, folder)
     evaluations: dict[str, list[Attempt]] = {}
 
     def judge_start(model: Any) -> None:
@@ -94,14 +82,16 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
         if recipe.eval.teacher_samples:
             evaluations["teacher"] = judge.teacher(model)
         if task.heldout:
-            print(as_text(result_rows(evaluations)))
+            print(as_text(result_rows(evaluations, recipe.eval.k)))
 
     if not sharding():
         judge_start(model)
     updates = updates_per_step(recipe)
     stop = StopAfterStep(updates)
     trainer = on_each(lambda: make_trainer(recipe, model, tokenizer, task))
-    every = recipe.eval.every * updates if task.heldout else 0
+    if recipe.eval.keep_best and not sharding():
+        judge.during(trainer, trainer.accelerator.unwrap_model(trainer.model), 0)
+    every = recipe.eval.every * updates if task.heldout or task.validation else 0
     trainer.add_callback(
         AfterEvery(every, lambda model, done: judge.during(trainer, model, done // updates))
     )
@@ -109,6 +99,8 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
 
     def judge_shards(model: Any) -> None:
         judge_start(model)
+        if recipe.eval.keep_best:
+            judge.during(trainer, model, 0)
         progress.judging_seconds = judge.seconds
 
     if sharding():  # no process has all of the model, nor room for it, before it is sharded
@@ -135,10 +127,16 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
 
     student = trainer.accelerator.unwrap_model(trainer.model)
     evaluations["after"] = judge.students(student, "after", recipe.train.steps)
+    if recipe.eval.keep_best:
+        judge.during(trainer, student, recipe.train.steps)
+        evaluations["best"] = judge.best(student)
     if task.heldout:
-        _report(folder, evaluations)
+        _report(folder, evaluations, recipe.eval.k)
     print(f"Everything lies in {folder} (took {clock(time.perf_counter() - began)}):")
     print("  model/          the trained model (AutoModelForCausalLM.from_pretrained loads it)")
+    if best := judge.kept():
+        said = f"most {best.figure} on the validation problems: {best.value:.3f}"
+        print(f"  best/           the model after step {best.step} ({said})")
     print("  rollouts.jsonl  every rollout: reward, feedback, teacher prompt, cost and credit")
     print("  metrics.jsonl   every step        results.md  the table above")
     return 0
@@ -286,91 +284,10 @@ def _lora(recipe: Recipe) -> Any:
     )
 
 
-class _Judge:
-    """Evaluates, and keeps each evaluation in the run folder: resuming doesn't repeat it.
-
-    Beside the attempts a file says step, rollouts spent by then, mean tokens, and the means of
-    avg@n, pass@k and maj@n, which is all that `distil compare` reads.
-    """
-
-    def __init__(self, recipe: Recipe, task: Task, tokenizer: Any, folder: Path) -> None:
-        self._recipe, self._task, self._tokenizer, self._folder = recipe, task, tokenizer, folder
-        self.seconds = 0.0
-        """How long the last evaluation of the student took."""
-
-    def students(self, model: Any, name: str, step: int) -> list[Attempt]:
-        """The student on the held-out problems, after `step` of `train.steps`."""
-        return self._stored(name, model, self._student_prompt, self._recipe.eval.samples, step)
-
-    def during(self, trainer: DistILTrainer, model: Any, step: int) -> None:
-        """The student in the midst of training. Random streams and the model stay as they were."""
-        self.students(trainer.accelerator.unwrap_model(model), f"eval-{step:06d}", step)
-
-    def teacher(self, model: Any) -> list[Attempt]:
-        """The same model shown the expert's answer: is there anything to learn from it?"""
-        samples = self._recipe.eval.teacher_samples
-        return self._stored("teacher", model, self._teacher_prompt, samples, 0)
-
-    def _stored(
-        self, name: str, model: Any, make_prompt: Any, samples: int, step: int
-    ) -> list[Attempt]:
-        file = self._folder / f"{name}.json"
-        if (stored := from_main(lambda: _read(file))) is not None:
-            if name != "teacher":
-                self.seconds = stored["seconds"]
-            return [Attempt(**a) for a in stored["attempts"]]
-        started = time.perf_counter()
-        attempts = spread(self._task.heldout, lambda mine: evaluate(
-            model, self._tokenizer, self._task, mine, make_prompt, _own_stream(self._recipe.eval),
-            samples=samples, max_completion_length=self._recipe.rollout.max_completion_length,
-            title=f"judging ({name})",
-        ))  # fmt: skip
-        seconds = time.perf_counter() - started
-        if name != "teacher":
-            self.seconds = seconds
-        about = {"seconds": seconds, "step": step, "rollouts": rollouts_after(self._recipe, step)}
-        record = {**about, **_means(attempts), "attempts": [asdict(a) for a in attempts]}
-        if is_main():
-            write_json(file, record)
-        return attempts
-
-    def _student_prompt(self, problem: Problem) -> Prompt:
-        return student_prompt(self._task, problem)
-
-    def _teacher_prompt(self, problem: Problem) -> Prompt:
-        student = self._student_prompt(problem)
-        demonstration = self._task.check(problem, "").demonstration
-        if demonstration is None:
-            return student
-        context = TeacherContext("expert", demonstration=demonstration)
-        header = self._recipe.feedback.demonstration_header
-        return teacher_prompt(student, context, self._task.instruction, header)
-
-
-def _own_stream(settings: EvalConfig) -> EvalConfig:
-    """Each process draws from a random stream of its own."""
-    return replace(settings, seed=settings.seed + rank())
-
-
-def _read(file: Path) -> Any:
-    """A JSON file's content, None if there is none."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-
-
-def _means(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """Mean tokens and the mean of every figure; nothing where no problem is held out."""
-    if not attempts:
-        return {}
-    figures = {name: statistics.fmean(v) for name, v in summarise(attempts).items()}
-    return {"tokens": statistics.fmean(a.tokens for a in attempts), "figures": figures}
-
-
-def _report(folder: Path, evaluations: dict[str, list[Attempt]]) -> None:
+def _report(folder: Path, evaluations: dict[str, list[Attempt]], ks: Sequence[int]) -> None:
     """Prints the table and writes it."""
-    ordered: dict[str, list[Attempt]] = {
-        n: evaluations[n] for n in ("before", "after", "teacher") if n in evaluations
-    }
-    table = result_rows(ordered)
+    order = ("before", "after", "best", "teacher")
+    table = result_rows({n: evaluations[n] for n in order if n in evaluations}, ks)
     print(as_text(table))
     print("95% intervals over problems in brackets; teacher: the start model shown the answer.")
     if not is_main():

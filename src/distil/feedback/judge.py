@@ -7,41 +7,21 @@ raises instead. Left out: what is asked (`distil.prompts`), reading it (`distil.
 
 import asyncio
 import logging
-import os
 import random
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from distil.config import CritiqueConfig
-from distil.errors import FeedbackError, RecipeError, perhaps
+from distil.endpoint import Failure, model_names, open_client, request, run_to_end
+from distil.errors import FeedbackError, perhaps
 from distil.prompts import JUDGE_GREETING
 from distil.types import Message
 
 BACK_OFF = 1.0
 """Seconds before the second try, to which up to as many again are added at random."""
 
-AGAIN = (408, 409, 425, 429)
-"""Statuses below 500 that may be others the next time; every one from 500 on may."""
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a request gave no answer: an error's name, its status if it has one, never the key.
-
-    `said` is the endpoint's own complaint about the request, for people, before a run only.
-    """
-
-    what: str
-    status: int = 0
-    said: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.status}" if self.status else self.what
 
 
 def ask_judge(conversations: Sequence[list[Message]], settings: CritiqueConfig) -> list[str | None]:
@@ -52,7 +32,7 @@ def ask_judge(conversations: Sequence[list[Message]], settings: CritiqueConfig) 
     """
     if not conversations:
         return []
-    found = _run(_ask_all(_client(settings), conversations, settings))
+    found = run_to_end(_ask_all(_client(settings), conversations, settings))
     failures = Counter(str(answer) for answer in found if isinstance(answer, Failure))
     if failures:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common())
@@ -69,7 +49,7 @@ def check_judge(settings: CritiqueConfig) -> None:
     Raises RecipeError for a missing package or key, and FeedbackError for an endpoint that can't be
     reached, doesn't know the model or the key, or doesn't answer.
     """
-    failure, names = _run(_greet(_client(settings), settings))
+    failure, names = run_to_end(_greet(_client(settings), settings))
     if failure is None:
         return
     where = f"The judge {settings.model!r} at {settings.base_url}"
@@ -114,28 +94,19 @@ async def _ask_all(
 async def _ask(client: Any, messages: list[Message], settings: CritiqueConfig) -> str | Failure:
     """One answer, tried for twice where the second time may be better than the first."""
     answer = await _try(client, messages, settings)
-    if isinstance(answer, str) or (400 <= answer.status < 500 and answer.status not in AGAIN):
+    if isinstance(answer, str) or answer.final:
         return answer
     await asyncio.sleep(BACK_OFF * (1 + random.random()))  # so that a crowd doesn't return as one
     return await _try(client, messages, settings)
 
 
 async def _try(client: Any, messages: list[Message], settings: CritiqueConfig) -> str | Failure:
-    import openai
-
-    try:
-        async with asyncio.timeout(settings.timeout):  # of the whole request, drop by drop too
-            answer = await client.chat.completions.create(
-                model=settings.model, messages=messages,
-                max_tokens=settings.max_tokens, temperature=settings.temperature,
-            )  # fmt: skip
-    except openai.APIStatusError as error:
-        said = str(error).replace(client.api_key, "***")[:300]
-        return Failure(type(error).__name__, error.status_code, f": {said}")
-    except (openai.APIError, TimeoutError) as error:
-        return Failure(type(error).__name__)
-    except (ValueError, RecursionError):
-        return Failure("no JSON in the answer")
+    answer = await request(
+        client, settings.timeout, model=settings.model, messages=messages,
+        max_tokens=settings.max_tokens, temperature=settings.temperature,
+    )  # fmt: skip
+    if isinstance(answer, Failure):
+        return answer
     # openai hands on whatever JSON came: nothing about its form is certain.
     try:
         text = answer.choices[0].message.content
@@ -151,39 +122,10 @@ async def _greet(client: Any, settings: CritiqueConfig) -> tuple[Failure | None,
         answer = await _ask(client, greeting, settings)
         if isinstance(answer, str):
             return None, []
-        return answer, await _models(client, settings) if answer.status == 404 else []
-
-
-async def _models(client: Any, settings: CritiqueConfig) -> list[str]:
-    import openai
-
-    try:
-        async with asyncio.timeout(settings.timeout):
-            return [str(model.id) for model in (await client.models.list()).data]
-    except (openai.APIError, TimeoutError, ValueError, AttributeError, TypeError):
-        return []  # only a hint is lost; not every endpoint lists its models
+        return answer, await model_names(client, settings.timeout) if answer.status == 404 else []
 
 
 def _client(settings: CritiqueConfig) -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise RecipeError(
-            "A judge is asked through the package openai, which isn't installed. Install the "
-            "extra: pip install 'distil[judge]'."
-        ) from error
-    key = "none"  # not openai's own default, which would send $OPENAI_API_KEY to any endpoint
-    if settings.api_key_env:
-        key = os.environ.get(settings.api_key_env, "").strip()
-        if not key:
-            raise RecipeError(
-                f"critique.api_key_env names {settings.api_key_env!r}, and no such environment "
-                "variable is set. Export it, or leave the field out where no key is needed."
-            )
-    return openai.AsyncOpenAI(api_key=key, base_url=settings.base_url, max_retries=0)
-
-
-def _run(work: Any) -> Any:
-    """Runs a coroutine to its end, also under a loop that is running already (a notebook's)."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+    return open_client(
+        settings.base_url, settings.api_key_env, who="A judge", field="critique.api_key_env"
+    )

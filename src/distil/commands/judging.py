@@ -1,0 +1,138 @@
+"""A run's evaluations: before, after, in the midst of it, of the teacher, of the best state.
+
+Each is kept in the run's folder, so that resuming doesn't repeat it. Beside the attempts a file
+says step, rollouts spent by then, mean tokens and the means of the figures, which is all that
+`distil compare` reads. Of several processes each samples its share of the problems, from a random
+stream of its own, and the main one writes.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from distil.best import Best, BestState
+from distil.config import Recipe
+from distil.evalfile import digests, figure_means
+from distil.evaluate import evaluate
+from distil.figures import Attempt
+from distil.models import load_model
+from distil.processes import from_main, is_main, rank, spread
+from distil.prompts import teacher_prompt
+from distil.runs import rollouts_after, write_json
+from distil.tasks import Task, student_prompt
+from distil.trainer import DistILTrainer
+from distil.types import Problem, Prompt, TeacherContext
+
+
+class RunJudge:
+    """Evaluates the models of one run."""
+
+    def __init__(self, recipe: Recipe, task: Task, tokenizer: Any, folder: Path) -> None:
+        self._recipe, self._task, self._tokenizer, self._folder = recipe, task, tokenizer, folder
+        figure = recipe.eval.keep_best
+        self._best = from_main(lambda: BestState(folder, figure, from_main)) if figure else None
+        self.seconds = 0.0
+        """How long the last evaluation of the student took."""
+
+    def students(self, model: Any, name: str, step: int) -> list[Attempt]:
+        """The student on the held-out problems, after `step` of `train.steps`."""
+        return self._judged(name, model, self._task.heldout, step)
+
+    def during(self, trainer: DistILTrainer, model: Any, step: int) -> None:
+        """The student in the midst of training. Random streams and the model stay as they were.
+
+        On the validation problems, where the recipe has some, and then the best state is kept if
+        it asks for that; else on the held-out ones.
+        """
+        student = trainer.accelerator.unwrap_model(model)
+        if not self._task.validation:
+            self.students(student, f"eval-{step:06d}", step)
+            return
+        name = f"validation-{step:06d}"
+        attempts = self._judged(name, student, self._task.validation, step)
+        if self._best is not None:
+            figures = figure_means(attempts, self._recipe.eval.k)["figures"]
+            value = figures[self._recipe.eval.keep_best]
+            self._best.consider(step, value, lambda folder: trainer.save_model(str(folder)))
+
+    def best(self, last: Any) -> list[Attempt]:
+        """The best state on the held-out problems; `last` is the trained student."""
+        best = self.kept()
+        assert self._best is not None
+        assert best is not None
+        model = last
+        if best.step != self._recipe.train.steps:
+            model, _ = load_model(str(self._best.folder), self._recipe.model.dtype)
+            model.to(last.device)
+        return self.students(model, "best", best.step)
+
+    def kept(self) -> Best | None:
+        """Which state was best so far; None where none is kept."""
+        return None if self._best is None else from_main(self._best.record)
+
+    def teacher(self, model: Any) -> list[Attempt]:
+        """The same model shown the expert's answer: is there anything to learn from it?"""
+        samples = self._recipe.eval.teacher_samples
+        return self._stored("teacher", model, self._task.heldout, self._teacher_prompt, samples, 0)
+
+    def _judged(
+        self, name: str, model: Any, problems: Sequence[Problem], step: int
+    ) -> list[Attempt]:
+        samples = self._recipe.eval.samples
+        return self._stored(name, model, problems, self._student_prompt, samples, step)
+
+    def _stored(
+        self,
+        name: str,
+        model: Any,
+        problems: Sequence[Problem],
+        make_prompt: Callable[[Problem], Prompt],
+        samples: int,
+        step: int,
+    ) -> list[Attempt]:
+        file = self._folder / f"{name}.json"
+        if (stored := from_main(lambda: _read(file))) is not None:
+            if name != "teacher":
+                self.seconds = stored["seconds"]
+            return [Attempt(**a) for a in stored["attempts"]]
+        recipe = self._recipe
+        started = time.perf_counter()
+        settings = replace(recipe.eval, seed=recipe.eval.seed + rank())
+        attempts = spread(problems, lambda mine: evaluate(
+            model, self._tokenizer, self._task, mine, make_prompt, settings,
+            samples=samples, max_completion_length=recipe.rollout.max_completion_length,
+            title=f"judging ({name})", thinking=recipe.model.thinking,
+        ))  # fmt: skip
+        seconds = time.perf_counter() - started
+        if name != "teacher":
+            self.seconds = seconds
+        about: dict[str, Any] = {
+            "seconds": seconds,
+            "step": step,
+            "rollouts": rollouts_after(recipe, step),
+        }
+        about["problems"] = digests(problems)
+        record = {**about, **figure_means(attempts, recipe.eval.k)}
+        if is_main():
+            write_json(file, {**record, "attempts": [asdict(a) for a in attempts]})
+        return attempts
+
+    def _student_prompt(self, problem: Problem) -> Prompt:
+        return student_prompt(self._task, problem)
+
+    def _teacher_prompt(self, problem: Problem) -> Prompt:
+        student = self._student_prompt(problem)
+        demonstration = self._task.check(problem, "").demonstration
+        if demonstration is None:
+            return student
+        context = TeacherContext("expert", demonstration=demonstration)
+        header = self._recipe.feedback.demonstration_header
+        return teacher_prompt(student, context, self._task.instruction, header)
+
+
+def _read(file: Path) -> Any:
+    """A JSON file's content, None if there is none."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None

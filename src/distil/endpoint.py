@@ -1,0 +1,111 @@
+"""Asking an OpenAI-compatible endpoint: one request, and what can go wrong with it as data.
+
+Who asks decides what a failure costs: critiques (`distil.feedback.judge`), or an evaluation
+(`distil.samplers.remote`). Needs the package openai, which isn't imported before it's used.
+"""
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from distil.errors import RecipeError
+
+AGAIN = (408, 409, 425, 429)
+"""Statuses below 500 that may be others the next time; every one from 500 on may."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a request gave no answer: an error's name, its status if it has one, never the key.
+
+    `said` is the endpoint's own complaint about the request, for people, not for logs.
+    """
+
+    what: str
+    status: int = 0
+    said: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.status}" if self.status else self.what
+
+    @property
+    def final(self) -> bool:
+        """Whether the same request would fail again."""
+        return 400 <= self.status < 500 and self.status not in AGAIN
+
+
+def open_client(base_url: str, key_name: str, *, who: str, field: str) -> Any:
+    """openai's async client, which tries nothing twice; `key_name` is an environment variable.
+
+    Raises RecipeError, which names `who` is asked and the `field` that names the key, without the
+    package or the key.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise RecipeError(
+            f"{who} is asked through the package openai, which isn't installed. Install the "
+            "extra: pip install 'distil[judge]'."
+        ) from error
+    key = "none"  # not openai's own default, which would send $OPENAI_API_KEY to any endpoint
+    if key_name:
+        key = os.environ.get(key_name, "").strip()
+        if not key:
+            raise RecipeError(
+                f"{field} names {key_name!r}, and no such environment variable is set. Export it, "
+                "or leave the field out where no key is needed."
+            )
+    return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0)
+
+
+async def request(client: Any, timeout: float, **body: Any) -> Any:
+    """openai's answer to a chat request, whatever its form; a Failure where there is none."""
+    import openai
+
+    try:
+        async with asyncio.timeout(timeout):  # of the whole request, drop by drop too
+            return await client.chat.completions.create(**body)
+    except openai.APIStatusError as error:
+        said = str(error).replace(client.api_key, "***")[:300]
+        return Failure(type(error).__name__, error.status_code, f": {said}")
+    except (openai.APIError, TimeoutError) as error:
+        return Failure(type(error).__name__)
+    except (ValueError, RecursionError):
+        return Failure("no JSON in the answer")
+
+
+async def model_names(client: Any, timeout: float) -> list[str]:
+    """The models that the endpoint lists; not every one does."""
+    import openai
+
+    try:
+        async with asyncio.timeout(timeout):
+            return [str(model.id) for model in (await client.models.list()).data]
+    except (openai.APIError, TimeoutError, ValueError, AttributeError, TypeError):
+        return []  # only a hint is lost
+
+
+def run_to_end(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a coroutine to its end, also under a loop that is running already (a notebook's).
+
+    Ctrl-C lets its requests go, instead of waiting for them.
+    """
+    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+
+    async def watched() -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        running.append((asyncio.get_running_loop(), task))
+        return await work
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(asyncio.run, watched())
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            for loop, task in running:
+                loop.call_soon_threadsafe(task.cancel)
+            raise
