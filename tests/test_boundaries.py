@@ -41,6 +41,8 @@ ROOMS = [
     "output_layer",
     "vocab",
     "hidden",
+    "processes",
+    "shards",
     "objectives",
     "scoring",
     "teacher",

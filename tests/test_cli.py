@@ -33,7 +33,9 @@ from distil.errors import RecipeError
 from distil.flags import EvalFlags
 from distil.runs import begin_run, reopen_run
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).parent.parent / "recipes"
+# But for accelerate's own settings.
+RECIPES = sorted(f for f in FOLDER.rglob("*.yaml") if f.parent.name != "accelerate")
 Write = Callable[[str], str]
 
 # What null stands for under objective.name's default, distil.

@@ -81,6 +81,10 @@ def test_four_gpus_share_what_fsdp_shards() -> None:
     assert found["optimiser"].bytes == 2 * p
     assert found["gathered"].bytes == 2 * 2 * 2 * 151_936 * 4096
     assert found["teacher's top-K"].bytes == 64 * 8192 * 100 * 12
+    assert found["teacher"].bytes == p
+    frozen = replace(science(), teacher=replace(science().teacher, kind="frozen"))
+    assert parts(frozen, shape(), 4)["teacher"].bytes == p  # of weights that are float32 by then
+    assert parts(frozen, shape(), 1)["teacher"].bytes == 2 * p
 
 
 def test_lora_trains_little_and_its_teacher_is_free() -> None:
@@ -106,6 +110,7 @@ def test_transformers_samples_before_training_and_not_beside_it() -> None:
     found = parts(recipe, shape(), 1)
     cache = 256 * (1000 + 8192) * 2 * 36 * 8 * 128 * 2
     assert found["sampling"].bytes == cache
+    assert parts(recipe, shape(), 4)["sampling"].bytes == cache / 4 + 2 * shape().parameters
     always = sum(p.bytes for p in found.values() if p.when == "always")
     assert peak(list(found.values())) == always + cache  # more than all that training needs
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from distil.runs import write_json
 
@@ -25,10 +26,19 @@ class Best:
     value: float
 
 
-class BestState:
-    """The best state in a run's folder so far, by one figure."""
+def _here(act: Callable[[], Any]) -> Any:
+    return act()
 
-    def __init__(self, run: Path, figure: str) -> None:
+
+class BestState:
+    """The best state in a run's folder so far, by one figure.
+
+    on_main: calls what handles files, on the one of several processes that does so, and returns on
+    all what it returned (`distil.processes.from_main`).
+    """
+
+    def __init__(self, run: Path, figure: str, on_main: Callable[[Any], Any] = _here) -> None:
+        self._on_main = on_main
         self.folder, self._figure = run / BEST, figure
         self._new, self._old = run / f".{BEST}.new", run / f".{BEST}.old"
         if not self.folder.exists():
@@ -45,18 +55,24 @@ class BestState:
     def consider(self, step: int, value: float, save: Callable[[Path], None]) -> bool:
         """Keeps the state if it's better than all before it (of equals, the earliest stays).
 
-        `save` writes it into the folder that it's given.
+        `save` writes it into the folder that it's given; every process calls it.
         """
-        best = self.record()
-        if best is not None and value <= best.value:
+        if not self._on_main(lambda: self._beats(value)):
             return False
         save(self._new)
+        self._on_main(lambda: self._keep(step, value))
+        return True
+
+    def _beats(self, value: float) -> bool:
+        best = self.record()
+        return best is None or value > best.value
+
+    def _keep(self, step: int, value: float) -> None:
         write_json(self._new / RECORD, asdict(Best(step, self._figure, value)))
         if self.folder.exists():
             self.folder.replace(self._old)
         self._new.replace(self.folder)
         self._clear()
-        return True
 
     def _clear(self) -> None:
         for leftover in (self._new, self._old):

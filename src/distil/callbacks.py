@@ -17,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil.aggregation import ReplayBuffer
 from distil.layout import clock
+from distil.processes import any_of_them, is_main
 from distil.runs import mark_complete
 from distil.teacher import Teacher
 
@@ -32,6 +33,10 @@ class CheckpointCallback(TrainerCallback):
     def __init__(self, teacher: Teacher, replay: ReplayBuffer | None, accelerator: Any) -> None:
         self._teacher, self._replay, self._accelerator = teacher, replay, accelerator
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The model is sharded by now, if it is to be."""
+        self._teacher.begin(kwargs["model"])
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """w <- (1 - rate) w + rate student."""
         self._teacher.after_step(kwargs["model"])
@@ -41,9 +46,9 @@ class CheckpointCallback(TrainerCallback):
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if self._replay is not None:
             self._replay.save(folder, self._accelerator.process_index)
+        self._teacher.save(folder)
         self._accelerator.wait_for_everyone()
         if state.is_world_process_zero:
-            self._teacher.save(folder)
             mark_complete(folder, state.global_step)
 
 
@@ -79,6 +84,17 @@ class PromptOrder(TrainerCallback):
         updates_an_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
         for _ in range(state.global_step // updates_an_epoch):
             next(iter(whole.sampler))
+
+
+class AtStart(TrainerCallback):
+    """Calls `act(model)` once the model lies where it is trained, before the first step."""
+
+    def __init__(self, act: Callable[[Any], None]) -> None:
+        self._act = act
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A sharded model is sharded by now, and a checkpoint's weights are in it."""
+        self._act(kwargs["model"])
 
 
 class AfterEvery(TrainerCallback):
@@ -117,7 +133,10 @@ class StopAfterStep(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Asks TRL's loop to save and to end, if Ctrl-C was pressed."""
-        if self.stopped and state.global_step % self._updates == 0:
+        if state.global_step % self._updates:
+            return
+        self.stopped = any_of_them(self.stopped)  # or one would wait for the others for ever
+        if self.stopped:
             control.should_save = True
             control.should_training_stop = True
 
@@ -130,7 +149,10 @@ class StopAfterStep(TrainerCallback):
             signal.signal(signal.SIGINT, self._before)
             raise KeyboardInterrupt
         self.stopped = True
-        tqdm.write("Stopping after this step; its checkpoint is saved. Ctrl-C again: stop at once.")
+        if is_main():
+            tqdm.write(
+                "Stopping after this step; its checkpoint is saved. Ctrl-C again: stop at once."
+            )
 
 
 class Progress(TrainerCallback):
@@ -142,7 +164,7 @@ class Progress(TrainerCallback):
     """
 
     def __init__(self, judging_seconds: float, judge_every: int = 0) -> None:
-        self._judging_seconds, self._judge_every = judging_seconds, judge_every
+        self.judging_seconds, self._judge_every = judging_seconds, judge_every
         self._durations: list[float] = []
         self._last = 0.0
         self._bar: Any = None
@@ -151,7 +173,11 @@ class Progress(TrainerCallback):
         """Starts the bar where a resumed run is."""
         layout = "{desc} {n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}"
         self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="training", bar_format=layout
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="training",
+            bar_format=layout,
+            disable=not is_main(),
         )
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -165,7 +191,7 @@ class Progress(TrainerCallback):
         judgements = 1
         if every and to_go:
             judgements += (state.max_steps - 1) // every - (state.global_step - 1) // every
-        left = to_go * statistics.median(self._durations) + judgements * self._judging_seconds
+        left = to_go * statistics.median(self._durations) + judgements * self.judging_seconds
         self._bar.update(1)
         self._bar.set_postfix_str(f"{clock(left)} left" + self._latest(state))
 

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from distil.config import EvalConfig, Thinking
 from distil.figures import Attempt
+from distil.processes import is_main
 from distil.samplers import Sampler
 from distil.samplers.local import LocalSampler
 from distil.tasks import Task
@@ -55,7 +56,8 @@ def sample_and_grade(
     """
     jobs = [p for p in problems for _ in range(samples)]
     attempts = list(done)
-    bar = tqdm(total=len(jobs), initial=len(done), desc=title, leave=False)
+    hidden = not is_main()  # of several processes, one shows how far it is
+    bar = tqdm(total=len(jobs), initial=len(done), desc=title, leave=False, disable=hidden)
     with sampler.session(len(done)), bar:
         for first in range(len(done), len(jobs), batch_size):
             asked = jobs[first : first + batch_size]

@@ -61,6 +61,8 @@ def check_output_layer(model: nn.Module) -> None:
     Costs one pass over four tokens. It catches architectures that scale, cap or shift their logits
     in a way that `distil.vocab.output_layer` doesn't know, before they train on wrong numbers.
     """
+    if any(p.is_meta for p in model.parameters()):  # to be sharded: only rank 0 has the weights yet
+        return
     base = base_model(model)
     device = base.get_output_embeddings().weight.device
     vocabulary = base.get_output_embeddings().weight.shape[0]

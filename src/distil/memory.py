@@ -6,7 +6,7 @@ unit in 16 bits, without the attention matrix, which flash attention never makes
 rollout as long as it may be. Left out: fragmentation, buffers of libraries and of communication.
 
 On CPU everything is float32. On one device weights, gradients and AdamW's moments are bfloat16. On
-several, FSDP2 shards them and accelerate keeps what is trained in float32.
+several, FSDP2 shards them and the teacher's, and accelerate keeps what is trained in float32.
 """
 
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ def memory_parts(
         ),
         Part("gradients", own * shape.trained / shards, "one a trained parameter", "training"),
         Part("optimiser", 2 * own * shape.trained / shards, "AdamW: two a trained parameter"),
-        _teacher(recipe, shape, width),
+        _teacher(recipe, shape, own, shards),
         _activations(recipe, shape, tokens, width),
         _output_layer(shape, devices, width, trained=not frozen),
         _kept(recipe, shards),
@@ -123,16 +123,16 @@ def peak(parts: Sequence[Part]) -> float:
     return needs["always"] + max(needs["training"], needs["sampling"])
 
 
-def _teacher(recipe: Recipe, shape: ModelShape, width: int) -> Part:
-    """Weights that the teacher has of its own."""
+def _teacher(recipe: Recipe, shape: ModelShape, width: int, shards: int) -> Part:
+    """Weights that the teacher has of its own. width: bytes of a number that is trained."""
     kind, lora = recipe.teacher.kind, recipe.model.lora.rank > 0
     if recipe.objective.name in ("grpo", "sft"):
         return Part("teacher", 0, f"{recipe.objective.name} has none")
-    own = shape.adapted if lora else shape.parameters
+    own = (shape.adapted if lora else shape.parameters) / shards
     if kind == "ema":
-        return Part("teacher", 4 * own, "EMA, a float32 shadow, whole on each device")
+        return Part("teacher", 4 * own, "EMA, a float32 shadow")
     if kind == "frozen" and not lora:
-        return Part("teacher", width * own, "the start model, whole on each device")
+        return Part("teacher", width * own, "the start model")
     return Part("teacher", 0, f"{kind}: no weights of its own")
 
 
@@ -183,8 +183,11 @@ def _sampling(
         return Part("sampling", VLLM_SHARE * device_gib * GIB, why)
     rollouts = recipe.rollout.prompts_per_step * recipe.rollout.num_generations // shards
     tokens = rollouts * (prompt + recipe.rollout.max_completion_length)
-    why = f"key-value cache of {rollouts} rollouts at once"
-    return Part("sampling", tokens * shape.cache_per_token * width, why, "sampling")
+    cache, why = tokens * shape.cache_per_token * width, f"key-value cache of {rollouts} rollouts"
+    if shards > 1:  # distil.shards gathers all of them, or each token would gather them anew
+        whole = width * shape.parameters
+        return Part("sampling", cache + whole, f"all weights, and the {why}", "sampling")
+    return Part("sampling", cache, f"{why} at once", "sampling")
 
 
 def in_words(count: int) -> str:

@@ -75,10 +75,17 @@ def _scale_and_softcap(kind: str, settings: dict[str, Any]) -> tuple[float, floa
 
 
 def _whole(parameter: Tensor) -> Tensor:
-    """All of a parameter, gathered from its devices if it is spread over several."""
+    """All of a parameter, gathered from its devices if it is spread over several.
+
+    Each process has tokens of its own, and so a gradient: the mean of them all is the parameter's.
+    (FSDP2 does the same, and after a pass it has mostly gathered the parameter itself.)
+    """
     if torch.distributed.is_available():
-        from torch.distributed.tensor import DTensor  # here because it takes a second to import
+        # Here because it takes a second to import.
+        from torch.distributed.tensor import DTensor, Partial
 
         if isinstance(parameter, DTensor):
-            return parameter.full_tensor()
+            return parameter.full_tensor(
+                grad_placements=[Partial("avg")] * parameter.device_mesh.ndim
+            )
     return parameter

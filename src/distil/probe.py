@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distil.metrics import MetricSums
 from distil.objectives import better_teacher
+from distil.shards import gathered
 from distil.teacher import Teacher
 from distil.types import SUCCESS_REWARD
 
@@ -66,9 +67,9 @@ class TeacherProbe:
 
     def _write(self, model: Any, prompts: dict[int, list[int]]) -> dict[int, list[int]]:
         """The teacher's completion for each of these rows' prompts."""
-        if not prompts:
-            return {}
-        with self.accelerator.autocast(), self.teacher.scoring(model):
+        with self.accelerator.autocast(), self.teacher.scoring(model), gathered(model):
+            if not prompts:
+                return {}
             written = sample(
                 self.accelerator.unwrap_model(model), list(prompts.values()),
                 max_new_tokens=self.max_new_tokens, temperature=self.temperature,

@@ -33,10 +33,13 @@ class RolloutLog:
         self._records: list[dict[str, Any]] = []
         self._detailed: set[int] = set()
 
-    def open(self, records: list[dict[str, Any]], *, detailed: int) -> None:
-        """Starts a step; `detailed` of its rollouts, spread over the groups, get token values."""
+    def open(self, records: list[dict[str, Any]], *, own: int, detailed: int) -> None:
+        """Starts a step; `detailed` of its rollouts, spread over the groups, get token values.
+
+        Of all processes' records the first `own` are this one's, whose token values it sees.
+        """
         self._records = records
-        active = [r["row"] for r in records if r["context"] is not None]
+        active = [r["row"] for r in records[:own] if r["context"] is not None]
         stride = max(1, len(active) // max(detailed, 1))
         self._detailed = set(active[::stride][:detailed])
 
@@ -73,15 +76,15 @@ class RolloutLog:
 
 
 def rollout_records(
-    collected: Collected, teacher_prompts: Sequence[Prompt | None], *, step: int
+    collected: Collected, teacher_prompts: Sequence[Prompt | None], *, step: int, first: int = 0
 ) -> list[dict[str, Any]]:
-    """One record a rollout, without token values."""
+    """One record a rollout, without token values; `first` is the first one's row."""
     records = []
     rows = zip(
         collected.inputs, collected.prompts, collected.rollouts, collected.contexts,
         teacher_prompts, strict=True,
     )  # fmt: skip
-    for row, (columns, prompt, rollout, context, teacher_prompt) in enumerate(rows):
+    for row, (columns, prompt, rollout, context, teacher_prompt) in enumerate(rows, first):
         records.append(
             {
                 "step": step,

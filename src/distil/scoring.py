@@ -17,6 +17,7 @@ from distil.hidden import completion_hidden
 from distil.objectives import append_tail, drop_repeats, renormalise, repeated
 from distil.objectives.costs import NO_PROBABILITY
 from distil.output_layer import OutputLayer, output_layer
+from distil.shards import most
 from distil.vocab import gather_logps, gather_logps_and_entropy, topk_and_gather_logps, topk_logps
 
 
@@ -67,8 +68,7 @@ def score_teacher(
     Log-probabilities are over the whole vocabulary.
     """
     rows, length = completion_ids.shape
-    layer = output_layer(base)
-    k = min(k, layer.weight.shape[0])
+    k = min(k, base.get_output_embeddings().weight.shape[0])
     if also is None:
         also = completion_ids.new_zeros(rows, length, 0)
     asked = torch.cat([also, completion_ids[..., None]], -1)
@@ -78,14 +78,16 @@ def score_teacher(
     withs, tokens = [i for i, p in enumerate(prompt_ids) if p is not None], 0
     training = model.training
     model.eval()
-    for start in range(0, len(withs), batch_size):
-        chunk = withs[start : start + batch_size]
+    chunks = [withs[i : i + batch_size] for i in range(0, len(withs), batch_size)]
+    spare = most(model, len(chunks)) - len(chunks)  # counted before the first pass waits for others
+    for chunk in chunks:
         prompts = [prompt_ids[i] or [] for i in chunk]
         input_ids, attention = _left_padded(
             prompts, completion_ids[chunk], scored[chunk], pad_token_id
         )
         hidden = completion_hidden(model, base, input_ids, attention, length)
         here, wanted = scored[chunk] > 0, asked[chunk]
+        layer = output_layer(base)  # after the pass: a sharded one is gathered by then
         top, top_ids, at_ids, uncertainty = topk_and_gather_logps(
             hidden[here], layer.weight, k, wanted[here], **_form(layer, temperature)
         )
@@ -97,6 +99,9 @@ def score_teacher(
         ):
             whole[chunk] = _put(whole[chunk], here, part)
         tokens += int(attention.sum())
+    nothing = completion_ids.new_zeros(1, 2)
+    for _ in range(spare):  # others' passes need this process's shards
+        completion_hidden(model, base, nothing, torch.ones_like(nothing), 1)
     model.train(training)
     if k and also.shape[-1]:
         logps = drop_repeats(logps, repeated(ids) & (scored > 0)[..., None])

@@ -20,6 +20,7 @@ from distil.config import CritiqueConfig
 from distil.feedback.critics import Critic, Write
 from distil.feedback.judge import ask_judge
 from distil.probe import sample
+from distil.shards import gathered
 from distil.types import Message
 
 
@@ -59,7 +60,8 @@ class SelfCritic:
         device = self.accelerator.device
         devices = [] if device.type == "cpu" else [device]
         kind = "cuda" if device.type == "cpu" else device.type
-        with torch.random.fork_rng(devices, device_type=kind), self.accelerator.autocast():
+        random_state = torch.random.fork_rng(devices, device_type=kind)
+        with random_state, self.accelerator.autocast(), gathered(model):
             torch.manual_seed(stream.getrandbits(63))
             return sample(
                 self.accelerator.unwrap_model(model), prompts, max_new_tokens=self.max_new_tokens,

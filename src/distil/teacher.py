@@ -7,12 +7,13 @@ ema       an exponential moving average, w <- (1 - rate) w + rate student, once 
           in a float32 shadow (an average kept in bfloat16 doesn't move) that checkpoints carry.
 
 Each is a context manager around the scoring pass: inside, the model *is* the teacher; outside, the
-student again, whatever happened within. Left out: what the teacher is shown (`distil.prompts`),
-served teachers, and weights sharded over processes (FSDP2, ZeRO-3: refused for frozen and ema).
+student again, whatever happened within. Weights that FSDP2 shards have a sharded shadow, made once
+they are (`distil.shards`). Left out: what the teacher is shown (`distil.prompts`), served teachers,
+and weights that ZeRO-3 shards.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from distil.errors import RunError, TrainingError
+from distil.processes import is_main
+from distil.shards import exchanged, fill, is_sharded, reshard, whole
 
 TEACHER_FILE = "teacher.safetensors"
 
@@ -36,11 +40,14 @@ class Teacher(ABC):
     def scoring(self, model: nn.Module) -> Any:
         """Context manager: inside, `model` has the teacher's weights."""
 
+    def begin(self, model: nn.Module) -> None:  # noqa: B027
+        """Called before the first step, when the model lies where it will be trained."""
+
     def after_step(self, model: nn.Module) -> None:  # noqa: B027
         """Called once after each optimiser step."""
 
     def save(self, folder: Path) -> None:  # noqa: B027
-        """Writes into a checkpoint whatever the model's own files don't hold."""
+        """Writes into a checkpoint whatever the model's own files don't hold. A collective call."""
 
     def load(self, folder: Path) -> None:  # noqa: B027
         """Reads back what `save` wrote."""
@@ -76,84 +83,134 @@ class ShadowTeacher(Teacher):
     rate 0 is the frozen start model, kept in the model's own dtype; above 0, the shadow is float32.
     Under LoRA, the effective weight of a layer is W + scale B A: that product is averaged, since
     averaging A and B apart would give another matrix.
+
+    later: the model isn't sharded yet, but will be: the copy is made at `begin`, of the shards.
     """
 
-    def __init__(self, model: nn.Module, rate: float) -> None:
+    def __init__(self, model: nn.Module, rate: float, *, later: bool = False) -> None:
         if not 0 <= rate <= 1:
             raise ValueError(f"rate is {rate}, and must lie in [0, 1]: 0 never moves, 1 is live.")
         self.rate = rate
-        self._refuse_shards(model)
+        self._checkpoint: Path | None = None
+        self._shadow: dict[str, Tensor] | None = None
+        if not later:
+            self.begin(model)
+
+    @torch.no_grad()
+    def begin(self, model: nn.Module) -> None:
+        """Copies the weights, once; reads a checkpoint that `load` was given before."""
+        if self._shadow is not None:
+            return
+        if any(p.numel() == 0 and not isinstance(p, DTensor) for p in model.parameters()):
+            raise TrainingError(
+                "The frozen and ema teachers copy weights; this model's are elsewhere (ZeRO-3): "
+                "shard it with FSDP2, use the live teacher, or LoRA with lora_off."
+            )
+        reshard(model)
         self._shadow = {
-            name: weight.clone() if rate == 0 else weight.float().clone()
+            name: weight.clone() if self.rate == 0 else weight.float().clone()
             for name, weight in _effective_weights(model)
         }
+        if self._checkpoint is not None:
+            _read(self._checkpoint, self._shadow)
 
     @contextmanager
     def scoring(self, model: nn.Module) -> Iterator[None]:
-        """Points each parameter at the shadow inside, and back at its own storage afterwards."""
-        self._refuse_shards(model)  # again: sharding may have come after the shadow was made
+        """The shadow's weights inside, and the model's own, bit for bit, afterwards."""
+        self.begin(model)
+        assert self._shadow is not None
+        reshard(model)  # first: what a unit has gathered are other parameters
         targets = dict(_target_parameters(model))
-        own = {name: parameter.data for name, parameter in targets.items()}
-        try:
-            for name, parameter in targets.items():
-                parameter.data = self._shadow[name].to(parameter.device, parameter.dtype)
+        if is_sharded(model):  # FSDP2 gathers from the parameters' own storage
+            standing_in = exchanged(model, targets, self._shadow)
+        else:
+            standing_in = _pointed_at(targets, self._shadow)
+        with standing_in:
             if isinstance(model, PeftModel):
                 with model.disable_adapter():
                     yield
             else:
                 yield
-        finally:
-            for name, parameter in targets.items():
-                parameter.data = own[name]
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
         """w <- (1 - rate) w + rate student, in float32; nothing for rate 0."""
         if self.rate == 0:
             return
+        self.begin(model)
+        assert self._shadow is not None
+        reshard(model)
         for name, weight in _effective_weights(model):
-            self._shadow[name].lerp_(weight.to(self._shadow[name]), self.rate)
+            self._shadow[name].lerp_(weight.to(self._shadow[name].dtype), self.rate)
 
     def save(self, folder: Path) -> None:
-        """The moving shadow, in float32. A frozen one is the start model: not written again."""
-        if self.rate > 0:
-            save_file({k: v.contiguous() for k, v in self._shadow.items()}, folder / TEACHER_FILE)
+        """The whole shadow, in one file, whether it is sharded or not.
+
+        A frozen one that isn't sharded is the start model: not written again.
+        """
+        assert self._shadow is not None
+        if self.rate == 0 and not any(isinstance(v, DTensor) for v in self._shadow.values()):
+            return
+        gathered = {}
+        for name, value in self._shadow.items():
+            full = whole(value)
+            if is_main():
+                gathered[name] = full.cpu().contiguous()
+        if is_main():
+            save_file(gathered, folder / TEACHER_FILE)
 
     def load(self, folder: Path) -> None:
         """Raises RunError if the checkpoint has no shadow, or another model's."""
-        if self.rate == 0:
+        if self.rate == 0 and self._shadow is not None:
             return
         file = folder / TEACHER_FILE
         if not file.is_file():
             raise RunError(
-                f"{folder} holds no {TEACHER_FILE}, so the EMA teacher can't go on from there. "
-                "It was saved by a run with another teacher: resume with that one."
+                f"{folder} holds no {TEACHER_FILE}, so its teacher can't go on from there. It was "
+                "saved by a run with another teacher, or with another sharding: resume as it was."
             )
-        saved = load_file(file)
-        if {k: v.shape for k, v in saved.items()} != {k: v.shape for k, v in self._shadow.items()}:
+        if self._shadow is None:
+            self._checkpoint = file
+        else:
+            _read(file, self._shadow)
+
+
+@contextmanager
+def _pointed_at(
+    targets: Mapping[str, nn.Parameter], shadow: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Inside, each parameter points at the shadow; at its own storage again afterwards."""
+    own = {name: parameter.data for name, parameter in targets.items()}
+    try:
+        for name, parameter in targets.items():
+            parameter.data = shadow[name].to(parameter.device, parameter.dtype)
+        yield
+    finally:
+        for name, parameter in targets.items():
+            parameter.data = own[name]
+
+
+@torch.no_grad()
+def _read(file: Path, shadow: Mapping[str, Tensor]) -> None:
+    """Reads a saved shadow into this one. Raises RunError if it is another model's."""
+    with safe_open(file, "pt") as saved:
+        shapes = {name: tuple(saved.get_slice(name).get_shape()) for name in saved.keys()}  # noqa: SIM118
+        if shapes != {name: tuple(value.shape) for name, value in shadow.items()}:
             raise RunError(f"{file} was saved for another model: names or shapes differ.")
-        for name, weight in saved.items():
-            self._shadow[name].copy_(weight)
-
-    @staticmethod
-    def _refuse_shards(model: nn.Module) -> None:
-        if any(isinstance(p, DTensor) or p.numel() == 0 for p in model.parameters()):
-            raise TrainingError(
-                "The frozen and ema teachers copy whole weights, and this model's are sharded. "
-                "Use the live teacher, or LoRA with lora_off."
-            )
+        for name, value in shadow.items():
+            fill(value, saved.get_tensor(name))
 
 
-def make_teacher(kind: str, model: nn.Module, ema_rate: float) -> Teacher:
-    """The teacher that a recipe names. Copies weights for frozen and ema."""
+def make_teacher(kind: str, model: nn.Module, ema_rate: float, *, later: bool = False) -> Teacher:
+    """The teacher that a recipe names. Copies weights for frozen and ema (`later`: at `begin`)."""
     if kind == "live":
         return LiveTeacher()
     if kind == "lora_off":
         return LoraOffTeacher()
     if kind == "frozen":
-        return LoraOffTeacher() if _is_fresh_lora(model) else ShadowTeacher(model, 0.0)
+        return LoraOffTeacher() if _is_fresh_lora(model) else ShadowTeacher(model, 0.0, later=later)
     if kind == "ema":
-        return ShadowTeacher(model, ema_rate)
+        return ShadowTeacher(model, ema_rate, later=later)
     raise ValueError(f"Unknown teacher {kind!r}. Known: live, frozen, lora_off, ema.")
 
 
@@ -172,10 +229,13 @@ def _lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _lora_delta(layer: Any) -> Tensor:
     """scale B A, summed over the active adapters, in the base weight's shape."""
-    delta: Tensor = sum(
-        (layer.get_delta_weight(a).detach() for a in layer.active_adapters if a in layer.lora_A),
-        torch.zeros((), device=layer.base_layer.weight.device),
-    )
+    products = [
+        layer.get_delta_weight(a).detach() for a in layer.active_adapters if a in layer.lora_A
+    ]
+    weight = layer.base_layer.weight.detach()
+    delta = sum(products[1:], products[0]) if products else torch.zeros_like(weight)
+    if isinstance(delta, DTensor):  # sharded as the weight that it's added to
+        delta = delta.redistribute(weight.device_mesh, weight.placements)
     return delta
 
 

@@ -14,10 +14,12 @@ ends there; TRL's `mask_truncated_completions` masks such rollouts instead.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from peft import PeftModel
 from torch import Tensor
 from trl import GRPOTrainer
 
@@ -45,10 +47,12 @@ from distil.markers import find_markers
 from distil.metrics import MetricSums
 from distil.objectives.costs import Cost
 from distil.probe import TeacherProbe, stop_ids
+from distil.processes import ended_elsewhere
 from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
 from distil.selfcritic import SelfCritic, make_critic
+from distil.shards import gathered, is_sharded, set_up_sharding
 from distil.teacher import make_teacher
 from distil.toolset import check_tools, guarded
 from distil.training_args import DistILConfig, as_critique, as_objective, checked_arguments
@@ -94,6 +98,9 @@ class DistILTrainer(GRPOTrainer):
         super().__init__(
             model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
         )
+        self._own_dtype = self.model.dtype
+        if self.is_fsdp_enabled:
+            set_up_sharding(self.accelerator.state.fsdp_plugin)
         given = [] if feedback_funcs is None else feedback_funcs
         self.feedback_funcs = list(given) if isinstance(given, list) else [given]
         if "tools" in args.feedback_order:
@@ -110,8 +117,9 @@ class DistILTrainer(GRPOTrainer):
             check_output_layer(self.model)
         # Without a cost nobody asks the teacher, so no weights are copied for it.
         self.teacher = make_teacher(
-            args.teacher if cost else "live", self.model, args.teacher_ema_rate
-        )
+            args.teacher if cost else "live", self.model, args.teacher_ema_rate,
+            later=self.is_fsdp_enabled,
+        )  # fmt: skip
         self.replay = ReplayBuffer(self.objective.replay_batches)
         self.builder = None if cost is None else self._make_builder(cost)
         self.probe: TeacherProbe | None = None
@@ -167,6 +175,21 @@ class DistILTrainer(GRPOTrainer):
                 cut_logs(self.args.output_dir, checkpoint_step(checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As TRL's; shards are gathered, but for a checkpoint, which has them already.
+
+        A collective call. What is trained in float32 shards is written in the model's own dtype.
+        """
+        if _internal_call or not is_sharded(self.model):
+            super().save_model(output_dir, _internal_call)
+            return
+        weights = self.accelerator.get_state_dict(self.model)
+        if not isinstance(self.model, PeftModel):
+            weights = {
+                k: v.to(self._own_dtype) if v.is_floating_point() else v for k, v in weights.items()
+            }
+        self._save(output_dir or self.args.output_dir, state_dict=weights)
+
     # ------------------------------------------------------------------ rollouts and feedback
 
     def _calculate_rewards(
@@ -176,6 +199,8 @@ class DistILTrainer(GRPOTrainer):
         try:
             per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         except Exception as error:
+            if ended_elsewhere(error):
+                raise
             file = save_ungraded(self.args.output_dir, prompts, completions)
             raise FeedbackError(
                 f"Grading the rollouts of step {self.state.global_step + 1} failed with "
@@ -206,7 +231,9 @@ class DistILTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        # vLLM has weights of its own; transformers samples from the model, shards or not.
+        with nullcontext() if self.use_vllm else gathered(self.model):
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]
         assert collected is not None
         sampled = output["completion_mask"]
@@ -224,9 +251,15 @@ class DistILTrainer(GRPOTrainer):
             ids = encode_demonstrations(collected, self.processing_class, self.markers)
             add_demonstrations(output, ids, self.accelerator)
         collected.add_metrics(sums, cut=cut, active=active if self.builder else None)
-        if self.rollout_log is not None and self._mode == "train":
-            records = rollout_records(collected, texts, step=self.state.global_step + 1)
-            self.rollout_log.open(records, detailed=self.args.log_rollouts if self.builder else 0)
+        if self.args.log_rollouts >= 0 and self._mode == "train":
+            records = rollout_records(
+                collected, texts, step=self.state.global_step + 1,
+                first=self.accelerator.process_index * rows,
+            )  # fmt: skip
+            everyones = gather_object(records)
+            if self.rollout_log is not None:
+                detailed = self.args.log_rollouts if self.builder else 0
+                self.rollout_log.open(everyones, own=rows, detailed=detailed)
         self._micro_batches_left = self.args.steps_per_generation
         self._generation_seconds = time.perf_counter() - started
         return output

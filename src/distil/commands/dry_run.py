@@ -55,9 +55,6 @@ def dry_run(recipe: Recipe, gpus: int, gpu_gib: float) -> int:
     if gpus and peak(parts) > gpu_gib * GIB:
         print(f"This doesn't fit in {gpu_gib:g} GiB. Lower train.micro_batch, set "
               "train.gradient_checkpointing, use LoRA (model.lora.rank) or more GPUs.")  # fmt: skip
-    if gpus > 1 and recipe.teacher.kind in ("ema", "frozen") and not recipe.model.lora.rank:
-        print(f"A {recipe.teacher.kind} teacher of all weights can't be sharded yet: FSDP2 will "
-              "refuse it. Use LoRA, one GPU or plain data parallelism.")  # fmt: skip
     return 0
 
 

@@ -2,13 +2,14 @@
 
 Each is kept in the run's folder, so that resuming doesn't repeat it. Beside the attempts a file
 says step, rollouts spent by then, mean tokens and the means of the figures, which is all that
-`distil compare` reads. One process judges: under several, each would write the same files.
+`distil compare` reads. Of several processes each samples its share of the problems, from a random
+stream of its own, and the main one writes.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from distil.evalfile import digests, figure_means
 from distil.evaluate import evaluate
 from distil.figures import Attempt
 from distil.models import load_model
+from distil.processes import from_main, is_main, rank, spread
 from distil.prompts import teacher_prompt
 from distil.runs import rollouts_after, write_json
 from distil.tasks import Task, student_prompt
@@ -31,7 +33,7 @@ class RunJudge:
     def __init__(self, recipe: Recipe, task: Task, tokenizer: Any, folder: Path) -> None:
         self._recipe, self._task, self._tokenizer, self._folder = recipe, task, tokenizer, folder
         figure = recipe.eval.keep_best
-        self._best = BestState(folder, figure) if figure else None
+        self._best = from_main(lambda: BestState(folder, figure, from_main)) if figure else None
         self.seconds = 0.0
         """How long the last evaluation of the student took."""
 
@@ -69,7 +71,7 @@ class RunJudge:
 
     def kept(self) -> Best | None:
         """Which state was best so far; None where none is kept."""
-        return None if self._best is None else self._best.record()
+        return None if self._best is None else from_main(self._best.record)
 
     def teacher(self, model: Any) -> list[Attempt]:
         """The same model shown the expert's answer: is there anything to learn from it?"""
@@ -92,18 +94,18 @@ class RunJudge:
         step: int,
     ) -> list[Attempt]:
         file = self._folder / f"{name}.json"
-        if file.exists():
-            stored = json.loads(file.read_text(encoding="utf-8"))
+        if (stored := from_main(lambda: _read(file))) is not None:
             if name != "teacher":
                 self.seconds = stored["seconds"]
             return [Attempt(**a) for a in stored["attempts"]]
         recipe = self._recipe
         started = time.perf_counter()
-        attempts = evaluate(
-            model, self._tokenizer, self._task, problems, make_prompt, recipe.eval,
+        settings = replace(recipe.eval, seed=recipe.eval.seed + rank())
+        attempts = spread(problems, lambda mine: evaluate(
+            model, self._tokenizer, self._task, mine, make_prompt, settings,
             samples=samples, max_completion_length=recipe.rollout.max_completion_length,
             title=f"judging ({name})", thinking=recipe.model.thinking,
-        )  # fmt: skip
+        ))  # fmt: skip
         seconds = time.perf_counter() - started
         if name != "teacher":
             self.seconds = seconds
@@ -114,7 +116,8 @@ class RunJudge:
         }
         about["problems"] = digests(problems)
         record = {**about, **figure_means(attempts, recipe.eval.k)}
-        write_json(file, {**record, "attempts": [asdict(a) for a in attempts]})
+        if is_main():
+            write_json(file, {**record, "attempts": [asdict(a) for a in attempts]})
         return attempts
 
     def _student_prompt(self, problem: Problem) -> Prompt:
@@ -128,3 +131,8 @@ class RunJudge:
         context = TeacherContext("expert", demonstration=demonstration)
         header = self._recipe.feedback.demonstration_header
         return teacher_prompt(student, context, self._task.instruction, header)
+
+
+def _read(file: Path) -> Any:
+    """A JSON file's content, None if there is none."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None

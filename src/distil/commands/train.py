@@ -3,7 +3,6 @@
 Read it from top to bottom: it's a whole run. Left out: reading recipes and flags (`distil.cli`).
 """
 
-import os
 import sys
 import time
 import warnings
@@ -16,7 +15,7 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from distil.callbacks import AfterEvery, Progress, StopAfterStep
+from distil.callbacks import AfterEvery, AtStart, Progress, StopAfterStep
 from distil.collect import FeedbackFunc
 from distil.commands.judging import RunJudge
 from distil.config import Recipe
@@ -27,7 +26,8 @@ from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
 from distil.figures import Attempt
 from distil.layout import as_markdown, as_text, clock
-from distil.models import load_model
+from distil.models import load_model, resolve_model
+from distil.processes import from_main, is_main, on_each, processes, sharding, together
 from distil.runs import (
     begin_run,
     check_new_run,
@@ -48,26 +48,26 @@ from distil.types import Problem
 
 
 def train(recipe: Recipe, *, resume: bool) -> int:
-    """Runs a recipe; returns the exit status: 0 finished, 130 stopped by Ctrl-C."""
+    """Runs a recipe; returns the exit status: 0 finished, 130 stopped by Ctrl-C.
+
+    Started by `accelerate launch`, it is one of several processes that train together.
+    """
+    with together():
+        return _train(recipe, resume=resume)
+
+
+def _train(recipe: Recipe, *, resume: bool) -> int:
     began = time.perf_counter()
     folder = Path(recipe.train.output_dir)
-    task = load_task(recipe.task)  # cheap checks first: nothing is loaded for a wrong option
-    run_corrections(recipe)
+    # Cheap checks first: nothing is loaded for a wrong option.
+    task = on_each(lambda: load_task(recipe.task))
+    on_each(lambda: run_corrections(recipe))
     if both := task.facts().get("heldout_also_trained_on"):
         print(f"Note: {both} of the held-out questions are among those trained on.")
-    if resume:
-        reopen_run(folder, recipe.as_dict())
-    else:
-        check_new_run(folder)
-    load_tools(recipe.rollout.tools)
-    if recipe.feedback.critique.by == "judge":
-        check_judge(recipe.feedback.critique)
-    model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
-    check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
-    if recipe.rollout.tools:
-        check_model_calls_tools(tokenizer, recipe.model.name)
+    from_main(lambda: reopen_run(folder, recipe.as_dict()) if resume else check_new_run(folder))
+    model, tokenizer = _load(recipe)
     if not resume:  # a folder becomes a run only when all that it needs was found
-        begin_run(folder, recipe.as_dict(), recipe.train.seed, task.facts())
+        from_main(lambda: begin_run(folder, recipe.as_dict(), recipe.train.seed, task.facts()))
     print(f"Run folder: {folder}")
     print(
         f"Model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M "
@@ -75,37 +75,55 @@ def train(recipe: Recipe, *, resume: bool) -> int:
         f"on, {len(task.heldout)} held out."
     )
     judge = RunJudge(recipe, task, tokenizer, folder)
-    evaluations = {"before": judge.students(model, "before", 0)}
-    if recipe.eval.teacher_samples:
-        evaluations["teacher"] = judge.teacher(model)
-    if task.heldout:
-        print(as_text(result_rows(evaluations, recipe.eval.k)))
+    evaluations: dict[str, list[Attempt]] = {}
 
+    def judge_start(model: Any) -> None:
+        evaluations["before"] = judge.students(model, "before", 0)
+        if recipe.eval.teacher_samples:
+            evaluations["teacher"] = judge.teacher(model)
+        if task.heldout:
+            print(as_text(result_rows(evaluations, recipe.eval.k)))
+
+    if not sharding():
+        judge_start(model)
     updates = updates_per_step(recipe)
     stop = StopAfterStep(updates)
-    trainer = make_trainer(recipe, model, tokenizer, task)
-    if recipe.eval.keep_best:
+    trainer = on_each(lambda: make_trainer(recipe, model, tokenizer, task))
+    if recipe.eval.keep_best and not sharding():
         judge.during(trainer, trainer.accelerator.unwrap_model(trainer.model), 0)
     every = recipe.eval.every * updates if task.heldout or task.validation else 0
     trainer.add_callback(
         AfterEvery(every, lambda model, done: judge.during(trainer, model, done // updates))
     )
-    trainer.add_callback(Progress(judge.seconds, every))  # after judging: its time isn't a step's
+    progress = Progress(judge.seconds, every)
+
+    def judge_shards(model: Any) -> None:
+        judge_start(model)
+        if recipe.eval.keep_best:
+            judge.during(trainer, model, 0)
+        progress.judging_seconds = judge.seconds
+
+    if sharding():  # no process has all of the model, nor room for it, before it is sharded
+        trainer.add_callback(AtStart(judge_shards))
+    trainer.add_callback(progress)  # after judging: its time isn't a step's
     trainer.add_callback(stop)
     trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
-    if resume and not has_checkpoint(folder):  # killed before the first one: from the start
-        cut_logs(folder, 0)
+    if resume and not from_main(lambda: has_checkpoint(folder)):
+        from_main(lambda: cut_logs(folder, 0))  # killed before the first one: from the start
         resume = False
     trainer.train(resume_from_checkpoint=resume)
     if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
         command = sys.argv[0] if Path(sys.argv[0]).name == "distil" else "distil"
+        if processes() > 1:
+            command = "accelerate launch ... -m distil.cli"
         print(
             f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}. "
             f"Go on with:\n  {command} train {folder} --resume"
         )
         return 130
     trainer.save_model(str(folder / "model"))
-    tokenizer.save_pretrained(folder / "model")
+    if is_main():
+        tokenizer.save_pretrained(folder / "model")
 
     student = trainer.accelerator.unwrap_model(trainer.model)
     evaluations["after"] = judge.students(student, "after", recipe.train.steps)
@@ -122,6 +140,26 @@ def train(recipe: Recipe, *, resume: bool) -> int:
     print("  rollouts.jsonl  every rollout: reward, feedback, teacher prompt, cost and credit")
     print("  metrics.jsonl   every step        results.md  the table above")
     return 0
+
+
+def _load(recipe: Recipe) -> tuple[Any, Any]:
+    """The model and its tokenizer, once all that the recipe needs beside them was found."""
+
+    def check_and_load() -> tuple[Any, Any]:
+        load_tools(recipe.rollout.tools)
+        if recipe.feedback.critique.by == "judge":
+            check_judge(recipe.feedback.critique)
+        model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+        check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
+        if recipe.rollout.tools:
+            check_model_calls_tools(tokenizer, recipe.model.name)
+        if torch.accelerator.is_available() and not sharding():
+            model.to(torch.accelerator.current_accelerator())  # it is judged before it is trained
+        return model, tokenizer
+
+    if processes() > 1:  # what is converted or trained once, the others find in the cache
+        from_main(lambda: resolve_model(recipe.model.name))
+    return on_each(check_and_load)
 
 
 def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, task: Task) -> DistILTrainer:
@@ -230,11 +268,6 @@ def training_args(recipe: Recipe) -> DistILConfig:
         )
 
 
-def processes() -> int:
-    """How many processes train together, as torchrun and accelerate say it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _lora(recipe: Recipe) -> Any:
     """peft's settings, None for rank 0."""
     lora = recipe.model.lora
@@ -257,5 +290,7 @@ def _report(folder: Path, evaluations: dict[str, list[Attempt]], ks: Sequence[in
     table = result_rows({n: evaluations[n] for n in order if n in evaluations}, ks)
     print(as_text(table))
     print("95% intervals over problems in brackets; teacher: the start model shown the answer.")
+    if not is_main():
+        return
     write_text(folder / "results.md", as_markdown(table) + "\n")
     write_json(folder / "results.json", {"table": table})

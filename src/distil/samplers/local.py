@@ -14,6 +14,7 @@ from distil.config import EvalConfig, Thinking
 from distil.encoder import check_thinking, template_options
 from distil.models import load_model
 from distil.samplers import Sample, seed_of
+from distil.shards import gathered
 from distil.types import Prompt
 
 
@@ -43,7 +44,7 @@ class LocalSampler:
         seed = seed_of(self._settings.seed, first) if first else self._settings.seed
         self._model.eval()
         try:
-            with torch.random.fork_rng():
+            with gathered(self._model), torch.random.fork_rng():
                 torch.manual_seed(seed)
                 yield
         finally:

@@ -1,0 +1,185 @@
+"""FSDP2 over two processes gives the steps that one process gives, with every teacher."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from safetensors.torch import load_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+from transformers import AutoModelForCausalLM
+
+from conftest import make_model
+from distil import Feedback
+from distil.output_layer import _whole
+from distil.shards import reshard
+from distil.teacher import TEACHER_FILE
+from sharded import launch, shard_on_cpu
+from test_processes import canned
+from test_trainer import make_trainer
+
+STEPS = 3
+
+CASES: dict[str, dict[str, Any]] = {
+    "live": {"teacher": "live", "tied": False},
+    "frozen": {"teacher": "frozen"},
+    "ema": {"teacher": "ema", "tied": False},
+    "ema, tied, much else": {
+        "teacher": "ema",
+        "objective": {
+            "name": "distil+grpo", "support": "joined", "prompt_weight": "pass_rate",
+            "first_error_margin": 1.0,
+        },
+    },
+    "lora, frozen": {"teacher": "frozen", "lora": True},
+    "lora, ema": {"teacher": "ema", "lora": True},
+    "grpo": {"objective": {"name": "grpo"}},
+}  # fmt: skip
+
+RESUMED = ("ema", "frozen", "lora, ema")
+
+
+def only_second(prompts: list[Any], answer: list[str], **columns: Any) -> list[Feedback | None]:
+    """Feedback on the second prompt's rollouts, all of which the second process has."""
+    return [None if a == "0" else Feedback(demonstration=f"it is {a}") for a in answer]
+
+
+def a_trainer(folder: Path, processes: int, case: str) -> Any:
+    options = dict(CASES[case])
+    rows = [
+        {"prompt": [{"role": "user", "content": f"{'long ' * i}{i} ?"}], "answer": str(i)}
+        for i in range(2)
+    ]
+    model = make_model(tied=options.pop("tied", True))
+    torch.manual_seed(5)  # for the adapter's factors
+    lora = LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "v_proj", "down_proj"])
+    return make_trainer(
+        folder, model=model, train_dataset=Dataset.from_list(rows), max_steps=STEPS,
+        num_generations=6 // processes * processes // 2, per_device_train_batch_size=1,
+        gradient_accumulation_steps=6 // processes, shuffle_dataset=False, rollout_func=canned,
+        feedback_funcs=only_second, feedback_order=["expert"], optim="sgd", learning_rate=0.05,
+        max_grad_norm=1e9, teacher_ema_rate=0.3, save_strategy="steps", save_steps=2,
+        peft_config=lora if options.pop("lora", False) else None, **options,
+    )  # fmt: skip
+
+
+def train(folder: Path, processes: int) -> None:
+    """Every case's run; the second half of one once more; the sizes of what is held."""
+    for case in CASES:
+        trainer = a_trainer(folder / case, processes, case)
+        trainer.train()
+        trainer.save_model(str(folder / case / "model"))
+        losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+        weights = trainer.accelerator.get_state_dict(trainer.model)
+        if trainer.accelerator.is_main_process:
+            torch.save((weights, losses), folder / case / "result.pt")
+        if processes > 1 and case.startswith(("ema", "frozen")):
+            check_shadow(trainer)
+    for case in RESUMED:
+        resumed = a_trainer(folder / case, processes, case)
+        resumed.train(resume_from_checkpoint=str(folder / case / "checkpoint-2"))
+        weights = resumed.accelerator.get_state_dict(resumed.model)
+        if resumed.accelerator.is_main_process:
+            torch.save(weights, folder / case / "resumed.pt")
+
+
+def check_gradient_of_gathered() -> None:
+    """An output matrix that FSDP2 hasn't gathered itself: the mean of the processes' gradients."""
+    mesh = init_device_mesh("cpu", (2,))
+    weight = torch.nn.Parameter(distribute_tensor(torch.randn(5, 3), mesh, [Shard(0)]))
+    (_whole(weight) * (1 + torch.distributed.get_rank())).sum().backward()
+    assert torch.equal(weight.grad.full_tensor(), torch.full((5, 3), 1.5))
+
+
+def check_shadow(trainer: Any) -> None:
+    """Half of it lies here; the student is bit for bit itself after an exception, too."""
+    teacher, model = trainer.teacher, trainer.model
+    whole = sum(p.numel() for p in model.parameters())
+    assert sum(v.to_local().numel() for v in teacher._shadow.values()) < 0.6 * whole
+    ids = torch.tensor([[1, 5, 9, 14]])
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad():
+            return model(input_ids=ids).logits
+
+    def failing_pass() -> None:
+        with teacher.scoring(model):
+            assert not torch.equal(logits(), student)
+            raise KeyboardInterrupt
+
+    student, before = logits(), [p.to_local().clone() for p in sharded(model)]
+    shadow = {name: v.clone() for name, v in teacher._shadow.items()}
+    with pytest.raises(KeyboardInterrupt):
+        failing_pass()
+    assert torch.equal(logits(), student)
+    assert all(torch.equal(a, p.to_local()) for a, p in zip(before, sharded(model), strict=True))
+    assert all(torch.equal(v.to_local(), shadow[n].to_local()) for n, v in teacher._shadow.items())
+
+
+def sharded(model: Any) -> list[Any]:
+    reshard(model)
+    with torch.no_grad():
+        return [p.detach() for p in model.parameters()]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of the same runs: by one process, by two with shards."""
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    train(one, 1)
+    run = launch("fsdp2", __file__, str(two))
+    assert run.returncode == 0, run.stderr[-5000:]
+    return one, two
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_shards_change_nothing(runs: tuple[Path, Path], case: str) -> None:
+    (one, losses), (two, shard_losses) = (torch.load(f / case / "result.pt") for f in runs)
+    tied = CASES[case].get("tied", True)
+    start = make_model(tied=tied).state_dict()
+    if not CASES[case].get("lora"):
+        assert max((one[n] - start[n]).abs().max() for n in start) > 1e-3
+    assert len(losses) == STEPS
+    assert shard_losses == pytest.approx(losses, abs=1e-5)
+    assert two.keys() == one.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: tuple[Path, Path], case: str) -> None:
+    for folder in runs:
+        whole = torch.load(folder / case / "result.pt")[0]
+        resumed = torch.load(folder / case / "resumed.pt")
+        assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize("case", ["ema", "lora, ema"])
+def test_a_saved_teacher_is_whole_however_it_was_sharded(
+    runs: tuple[Path, Path], case: str
+) -> None:
+    one, two = (load_file(f / case / f"checkpoint-{STEPS}" / TEACHER_FILE) for f in runs)
+    assert two.keys() == one.keys()
+    for name, weight in one.items():
+        assert weight.dtype == torch.float32
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["live", "ema, tied, much else"])
+def test_the_model_at_the_end_is_whole_and_loads(runs: tuple[Path, Path], case: str) -> None:
+    one, two = (
+        AutoModelForCausalLM.from_pretrained(folder / case / "model").state_dict()
+        for folder in runs
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+
+
+if __name__ == "__main__":
+    shard_on_cpu()
+    train(Path(sys.argv[1]), 2)
+    check_gradient_of_gathered()
