@@ -24,7 +24,7 @@ def draw_regret(path: Path) -> None:
             above.plot(shown, bound, color=COLOURS[4], linestyle=":", label="its bound")
     above.set_xscale("log")
     above.set_yscale("log")
-    finish(above, "rounds", "average regret, nats", "against the best policy in the class")
+    finish(above, "rounds", "average regret, nats", "regret against the best policy, one tree")
     lines = {
         "cloning": errors(cloned=True),
         "DAgger": errors(cloned=False),
