@@ -19,10 +19,10 @@ import numpy as np
 
 from distil.theory import sweep
 from distil.theory.claims import Claim
+from distil.theory.costs import Array
 from distil.theory.divergences import (
     GEOMETRIES,
     SLOPES,
-    Array,
     Geometry,
     alpha_divergence,
     change,

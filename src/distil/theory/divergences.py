@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from distil.theory.costs import COSTS, Array, in_logits, softmax
+
 Slope = Callable[[Array, Array], Array]
 Geometry = Literal["policy", "logit"]
 GEOMETRIES: tuple[Geometry, ...] = ("policy", "logit")
@@ -72,15 +72,10 @@ SLOPES: dict[str, Slope] = {
 
 def value(name: str, q: Array, p: Array) -> Array:
     """The divergence itself, in nats (or, for Hellinger and chi-squared, without unit); [...]."""
-    m = (p + q) / 2
-    formulas: dict[str, Callable[[], Array]] = {
-        "forward_cross_entropy": lambda: -q * np.log(p),
-        "reverse_kl": lambda: p * np.log(p / q),
-        "jensen_shannon": lambda: 0.5 * (q * np.log(q / m) + p * np.log(p / m)),
-        "squared_hellinger": lambda: (np.sqrt(p) - np.sqrt(q)) ** 2,
-        "pearson_chi2": lambda: (q - p) ** 2 / p,
-    }
-    return formulas[name]().sum(-1)
+    if name in COSTS:
+        return COSTS[name](p, q)[0]
+    others = {"squared_hellinger": (np.sqrt(p) - np.sqrt(q)) ** 2, "pearson_chi2": (q - p) ** 2 / p}
+    return others[name].sum(-1)
 
 
 def reward(p: Array, r: Array) -> Array:
@@ -90,8 +85,7 @@ def reward(p: Array, r: Array) -> Array:
 
 def direction(p: Array, g: Array, geometry: Geometry) -> Array:
     """The step that a small rate takes, on the logits; [..., A]. See the module's first lines."""
-    centred = g - (p * g).sum(-1, keepdims=True)
-    return -centred if geometry == "policy" else -p * centred
+    return (p * g).sum(-1, keepdims=True) - g if geometry == "policy" else -in_logits(p, g)
 
 
 def first_order(p: Array, r: Array, step: Array) -> Array:
@@ -110,9 +104,7 @@ def move(p: Array, step: Array, rate: float) -> Array:
     With geometry "policy" that is mirror descent under KL (exponentiated gradient), with "logit"
     plain gradient descent on the logits.
     """
-    logits = np.log(p) + rate * step
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
+    return softmax(np.log(p) + rate * step)
 
 
 def trajectory(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from distil.theory.divergences import Array
+from distil.theory.costs import Array
 
 
 @dataclass(frozen=True)

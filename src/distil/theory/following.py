@@ -9,15 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from distil.theory.divergences import (
-    SLOPES,
-    Array,
-    Geometry,
-    direction,
-    first_order,
-    move,
-    reward,
-)
+from distil.theory.costs import Array
+from distil.theory.divergences import SLOPES, Geometry, direction, first_order, move, reward
 from distil.theory.teachers import Teachers, World
 
 Objective = Literal[

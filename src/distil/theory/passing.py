@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from distil.theory.divergences import Array
+from distil.theory.costs import Array
 
 GRID = 1 / (1 + np.exp(-np.linspace(-12.0, 12.0, 2401)))
 """Rates that an optimum is looked for among: 0.01 apart in logits."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distil.theory.costs import Array, softmax
 from distil.theory.divergences import (
-    Array,
     Geometry,
     Slope,
     change,
@@ -193,5 +193,4 @@ def _about(x: Array, spread: float, floor: float, generator: np.random.Generator
     """1,000 distributions about x, on the scale that `search` stretches off its floor."""
     inner = ((x - floor) / (1 - 3 * floor)).clip(1e-12)
     logits = np.log(inner) + spread * generator.standard_normal((1000, len(x)))
-    moved = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(moved / moved.sum(-1, keepdims=True))
+    return softmax(logits)

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from distil.theory.divergences import Array
+from distil.theory.costs import Array, softmax
 
 Corruption = Literal["noise", "logits", "worse", "scattered", "systematic"]
 LEVELS: dict[Corruption, tuple[float, ...]] = {
@@ -61,8 +61,7 @@ def world(prompts: int = 100, answers: int = 5, seed: int = 0) -> World:
     wrong = (right + generator.integers(1, answers, size=prompts)) % answers
     r = np.eye(answers)[right]
     logits = generator.standard_normal((prompts, answers)) + r
-    p = np.exp(logits)
-    return World(p / p.sum(-1, keepdims=True), r, right, wrong)
+    return World(softmax(logits), r, right, wrong)
 
 
 def trusting(p: Array, named: Array, trust: float) -> Array:

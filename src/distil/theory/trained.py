@@ -8,7 +8,8 @@ from functools import cache
 import numpy as np
 
 from distil.theory import following, teachers
-from distil.theory.divergences import Array, Geometry, reward
+from distil.theory.costs import Array
+from distil.theory.divergences import Geometry, reward
 from distil.theory.following import NO_GATE, Gate, Objective, Outcome
 from distil.theory.teachers import Corruption
 

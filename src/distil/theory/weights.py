@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from distil.theory.divergences import Array
+from distil.theory.costs import Array
 
 Method = Literal["expert", "sibling", "grpo", "grpo, std"]
 METHODS: tuple[Method, ...] = ("expert", "sibling", "grpo, std", "grpo")
