@@ -152,7 +152,7 @@ def prepared(name: str, source: Path, **options: bool) -> Prepared:
 
 
 def items_of(done: Prepared, table: str) -> list[dict[str, Any]]:
-    return [item for _, item in done.tables[table].rows]
+    return [item for _, item, _ in done.tables[table].rows]
 
 
 def loaded(table: Path, check: Any, train: int, test: int, **options: Any) -> Task:

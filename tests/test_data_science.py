@@ -81,7 +81,7 @@ def test_the_split_is_drawn_first_and_repeated_rows_leave_train(tmp_path: Path) 
         "asks the same as a row of the test split": 1,
         "asks the same as another row": 2,
     }
-    kept = {item["id"]: item["split"] for _, item in table.rows}
+    kept = {item["id"]: item["split"] for _, item, _ in table.rows}
     gone = {trains[0], max(trains[1:3]), max(tests[1:3])}
     assert set(kept) == {f"chemistry-{n + 1}" for n in range(40) if n not in gone}
     assert all(kept[f"chemistry-{n + 1}"] == "test" for n in tests if n not in gone)

@@ -28,7 +28,7 @@ def prepare_data(
     done = prepare(dataset, found, skip_bad=skip_bad, verify=verify)
     contents, digests = {}, {}
     for table, made in done.tables.items():
-        items = [item for _, item in made.rows]
+        items = [kept.item for kept in made.rows]
         for file, rows in (
             dataset.write(table, items) if dataset.write else {table: items}
         ).items():

@@ -13,9 +13,9 @@ from typing import Any
 
 from distil.data.dataset import DataSet, Item
 from distil.data.privatetests import private_tests
-from distil.data.reading import parse_json
 from distil.data.rows import BadRow, Filtered, Row, shown
 from distil.data.splits import SEED
+from distil.tasks.rows import parse_json
 
 FIRST, LAST = date(2025, 2, 1), date(2025, 5, 1)
 FILES = ("test.jsonl", *(f"test{n}.jsonl" for n in range(2, 7)))

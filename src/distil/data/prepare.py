@@ -8,6 +8,7 @@ are dropped from it afterwards. Of two rows that ask the same, the one in the te
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from distil.data.dataset import DataSet, Item
 from distil.data.reading import read_rows
@@ -16,15 +17,24 @@ from distil.data.sources import Source
 from distil.data.splits import train_test_split
 from distil.data.verify import Verifier
 from distil.errors import DataError
+from distil.types import Problem
 
 REPEATED, IN_TEST = "asks the same as another row", "asks the same as a row of the test split"
+
+
+class Kept(NamedTuple):
+    """A row of the set, as the table will have it, and as the problem that a run will see."""
+
+    row: Row
+    item: Item
+    problem: Problem
 
 
 @dataclass
 class Table:
     """One table as it comes into being. drawn: the split's sizes before anything was dropped."""
 
-    rows: list[tuple[Row, Item]] = field(default_factory=list)
+    rows: list[Kept] = field(default_factory=list)
     drawn: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -60,11 +70,11 @@ def prepare(dataset: DataSet, source: Source, *, skip_bad: bool, verify: bool) -
         for row, split in zip(rows, splits, strict=True):
             try:
                 item = _identified(dataset.convert(row), name, row)
-                verifier.ask(item)
-                table.rows.append((row, {**item, "split": split} if split else item))
+                with_split = {**item, "split": split} if split else item
+                table.rows.append(Kept(row, with_split, verifier.ask(item)))
             except BadRow as fault:
                 refuse(row, fault, table.dropped)
-        _drop_repeated(table, verifier, refuse)
+        _drop_repeated(table, refuse)
         _judge(dataset, table, verifier, refuse)
     _check_not_empty(done, source)
     return done
@@ -110,15 +120,17 @@ def _identified(item: Item, table: str, row: Row) -> Item:
     return {"id": item.get("id") or f"{table}-{row.number}", **item}
 
 
-def _drop_repeated(table: Table, verifier: Verifier, refuse: Refuse) -> None:
+def _drop_repeated(table: Table, refuse: Refuse) -> None:
     """Two rows with one id, or with one question and two answers, are bad; a row that only asks
     the same again is dropped and counted."""
     asked: dict[str, tuple[Row, Item]] = {}
     ids: dict[str, Row] = {}
     gone: set[int] = set()
-    in_test_first = sorted(enumerate(table.rows), key=lambda one: one[1][1].get("split") != "test")
-    for place, (row, item) in in_test_first:
-        before = asked.setdefault(verifier.asked(item), (row, item))
+    in_test_first = sorted(
+        enumerate(table.rows), key=lambda one: one[1].item.get("split") != "test"
+    )
+    for place, (row, item, problem) in in_test_first:
+        before = asked.setdefault(problem.question, (row, item))
         first = ids.setdefault(item["id"], row)
         if before[0] is not row:
             gone.add(place)
@@ -139,18 +151,18 @@ def _drop_repeated(table: Table, verifier: Verifier, refuse: Refuse) -> None:
 def _judge(dataset: DataSet, table: Table, verifier: Verifier, refuse: Refuse) -> None:
     """Drops what the check can't judge, and refuses gold answers that it gives no full marks."""
     if dataset.judgeable:
-        reasons = dataset.judgeable([item for _, item in table.rows])
+        reasons = dataset.judgeable([kept.item for kept in table.rows])
         table.dropped.update(reason for reason in reasons if reason)
         pairs = zip(table.rows, reasons, strict=True)
         table.rows = [one for one, reason in pairs if reason is None]
-    faults = verifier.faults([item for _, item in table.rows])
-    kept = []
-    for one, fault in zip(table.rows, faults, strict=True):
+    faults = verifier.faults([kept.problem for kept in table.rows])
+    right = []
+    for kept, fault in zip(table.rows, faults, strict=True):
         if fault is None:
-            kept.append(one)
+            right.append(kept)
         else:
-            refuse(one[0], fault, table.dropped)
-    table.rows = kept
+            refuse(kept.row, fault, table.dropped)
+    table.rows = right
 
 
 def _check_not_empty(done: Prepared, source: Source) -> None:

@@ -12,8 +12,8 @@ import pickletools
 import zlib
 from typing import Any
 
-from distil.data.reading import parse_json
 from distil.data.rows import BadRow
+from distil.tasks.rows import parse_json
 
 MAX_BYTES = 1 << 30
 """Of one problem's tests, unpacked: 1 GiB. The largest published ones have some tens of MB."""

@@ -5,14 +5,14 @@ one JSON value is read line by line, as published sets have it. Left out: what i
 """
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from distil.data.rows import Row, shown
 from distil.errors import DataError
+from distil.tasks.rows import parse_json
 
 
 def read_rows(path: Path, label: str) -> Iterator[Row]:
@@ -40,18 +40,6 @@ def read_document(path: Path, label: str) -> Any:
         raise DataError(f"{label} can't be read: {error.strerror}.") from error
     except ValueError as error:
         raise DataError(f"{label} is no valid JSON ({error}).") from error
-
-
-def parse_json(text: str) -> Any:
-    """JSON, without the NaN and Infinity that Python lets through. Raises ValueError."""
-
-    def no_number(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number of JSON's")
-
-    try:
-        return json.loads(text, parse_constant=no_number)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def _lines(stream: BinaryIO | gzip.GzipFile, label: str) -> Iterator[Row]:

@@ -50,7 +50,7 @@ def make_report(
 def _table(dataset: DataSet, name: str, table: Table) -> dict[str, Any]:
     told: dict[str, Any] = {"rows": len(table.rows), "dropped": _ordered(table.dropped)}
     if any(table.drawn.keys()):
-        kept = Counter(item["split"] for _, item in table.rows)
+        kept = Counter(one.item["split"] for one in table.rows)
         told["split"] = {part: kept[part] for part in ("train", "test")}
         told["split_before_dropping"] = {part: table.drawn[part] for part in ("train", "test")}
     if name in dataset.published:

@@ -60,6 +60,10 @@ class Kind(ABC):
         """The right answer as an attempt that does what is asked."""
         return strings.demonstration(str(problem.answer), self.extract)
 
+    def check_gold(self, problems: Sequence[Problem]) -> list[Feedback]:
+        """The verdicts on the right answers themselves: each has to get full marks."""
+        return self.check_all(problems, [self.written(p) for p in problems])
+
     def read(self, completion: str) -> str | None:
         """What counts as the completion's answer: by task.extract, thinking taken off."""
         return extractor(self.extract)(without_thinking(completion))
