@@ -61,7 +61,9 @@ def sample_and_grade(
     with sampler.session(len(done)), bar:
         for first in range(len(done), len(jobs), batch_size):
             asked = jobs[first : first + batch_size]
-            drawn = sampler.sample([make_prompt(problem) for problem in asked], first)
+            once = {p.id: p for p in asked}
+            prompts = {name: make_prompt(p) for name, p in once.items()}
+            drawn = sampler.sample([prompts[p.id] for p in asked], first)
             verdicts = task.check_all(asked, [s.text for s in drawn])
             known = [
                 Attempt(p.id, s.text, task.read(s.text), v.reward, s.tokens, s.truncated)

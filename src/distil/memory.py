@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from distil.algorithms import algorithm
 from distil.config import LoraSettings, Recipe
 from distil.vocab import CHUNK_BYTES, CHUNK_TOKENS
 
@@ -126,7 +127,7 @@ def peak(parts: Sequence[Part]) -> float:
 def _teacher(recipe: Recipe, shape: ModelShape, width: int, shards: int) -> Part:
     """Weights that the teacher has of its own. width: bytes of a number that is trained."""
     kind, lora = recipe.teacher.kind, recipe.model.lora.rank > 0
-    if recipe.objective.name in ("grpo", "sft"):
+    if algorithm(recipe.objective.name).cost is None:
         return Part("teacher", 0, f"{recipe.objective.name} has none")
     own = (shape.adapted if lora else shape.parameters) / shards
     if kind == "ema":
@@ -164,7 +165,7 @@ def _output_layer(shape: ModelShape, devices: int, width: int, *, trained: bool)
 
 def _kept(recipe: Recipe, shards: int) -> Part:
     """The teacher's ids and log-probabilities at every token of a step's rollouts."""
-    if recipe.objective.name in ("grpo", "sft"):
+    if algorithm(recipe.objective.name).cost is None:
         return Part("teacher's top-K", 0, f"{recipe.objective.name} asks no teacher", "training")
     rollouts = recipe.rollout.prompts_per_step * recipe.rollout.num_generations // shards
     sides = 2 if recipe.objective.support == "joined" else 1

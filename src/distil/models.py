@@ -49,6 +49,12 @@ def load_model(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, Tokeniz
     return model, tokenizer
 
 
+def to_accelerator(model: Any) -> None:
+    """Moves the model to the accelerator, where there is one."""
+    if torch.accelerator.is_available():
+        model.to(torch.accelerator.current_accelerator())
+
+
 def resolve_model(name: str) -> str:
     """A folder or hub id that transformers can load; converts a GGUF file on its first use."""
     if name == EMBEDDED:

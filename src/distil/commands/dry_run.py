@@ -17,10 +17,9 @@ from distil.errors import ModelError
 from distil.layout import as_text
 from distil.memory import GIB, ModelShape, in_words, memory_parts, peak
 from distil.models import choices_of, resolve_model
-from distil.prompts import teacher_prompt
 from distil.runs import updates_per_step
-from distil.tasks import Task, load_task, student_prompt
-from distil.types import Problem, Prompt, TeacherContext
+from distil.tasks import Task, answer_prompt, load_task, student_prompt
+from distil.types import Prompt
 
 STAND_IN = "(a successful sibling's answer; the expert's isn't known)"
 
@@ -36,7 +35,8 @@ def dry_run(recipe: Recipe, gpus: int, gpu_gib: float) -> int:
     encoder = Encoder(tokenizer, None, template_options(recipe.model.thinking), None)
     problems = [*task.train, *task.heldout][:MEASURED]
     student = [student_prompt(task, p) for p in problems]
-    teacher = [shown_answer(recipe, task, p) for p in problems]
+    header = recipe.feedback.demonstration_header
+    teacher = [answer_prompt(task, p, header, stand_in=STAND_IN) for p in problems]
     lengths = [[len(encoder.encode(p)) for p in side] for side in (student, teacher)]
     print(as_text(_facts(recipe, task, model, lengths)))
     print("\nThe first problem, as the student is asked:\n")
@@ -56,14 +56,6 @@ def dry_run(recipe: Recipe, gpus: int, gpu_gib: float) -> int:
         print(f"This doesn't fit in {gpu_gib:g} GiB. Lower train.micro_batch, set "
               "train.gradient_checkpointing, use LoRA (model.lora.rank) or more GPUs.")  # fmt: skip
     return 0
-
-
-def shown_answer(recipe: Recipe, task: Task, problem: Problem) -> Prompt:
-    """The teacher's prompt with the expert's answer; with STAND_IN where there is none."""
-    known = task.check(problem, "").demonstration
-    context = TeacherContext("expert", demonstration=STAND_IN if known is None else known)
-    header = recipe.feedback.demonstration_header
-    return teacher_prompt(student_prompt(task, problem), context, task.instruction, header)
 
 
 def rendered(encoder: Encoder, prompt: Prompt) -> str:

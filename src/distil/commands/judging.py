@@ -20,11 +20,10 @@ from distil.evaluate import evaluate
 from distil.figures import Attempt
 from distil.models import load_model
 from distil.processes import from_main, is_main, rank, spread
-from distil.prompts import teacher_prompt
 from distil.runs import rollouts_after, write_json
-from distil.tasks import Task, student_prompt
+from distil.tasks import Task, answer_prompt, student_prompt
 from distil.trainer import DistILTrainer
-from distil.types import Problem, Prompt, TeacherContext
+from distil.types import Problem, Prompt
 
 
 class RunJudge:
@@ -124,13 +123,7 @@ class RunJudge:
         return student_prompt(self._task, problem)
 
     def _teacher_prompt(self, problem: Problem) -> Prompt:
-        student = self._student_prompt(problem)
-        demonstration = self._task.check(problem, "").demonstration
-        if demonstration is None:
-            return student
-        context = TeacherContext("expert", demonstration=demonstration)
-        header = self._recipe.feedback.demonstration_header
-        return teacher_prompt(student, context, self._task.instruction, header)
+        return answer_prompt(self._task, problem, self._recipe.feedback.demonstration_header)
 
 
 def _read(file: Path) -> Any:

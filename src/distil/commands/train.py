@@ -26,7 +26,7 @@ from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
 from distil.figures import Attempt
 from distil.layout import as_markdown, as_text, clock
-from distil.models import load_model, resolve_model
+from distil.models import load_model, resolve_model, to_accelerator
 from distil.processes import from_main, is_main, on_each, processes, sharding, together
 from distil.runs import (
     begin_run,
@@ -62,12 +62,13 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
     # Cheap checks first: nothing is loaded for a wrong option.
     task = on_each(lambda: load_task(recipe.task))
     on_each(lambda: run_corrections(recipe))
-    if both := task.facts().get("heldout_also_trained_on"):
+    facts = task.facts()
+    if both := facts.get("heldout_also_trained_on"):
         print(f"Note: {both} of the held-out questions are among those trained on.")
     from_main(lambda: reopen_run(folder, recipe.as_dict()) if resume else check_new_run(folder))
     model, tokenizer = _load(recipe)
     if not resume:  # a folder becomes a run only when all that it needs was found
-        from_main(lambda: begin_run(folder, recipe.as_dict(), recipe.train.seed, task.facts()))
+        from_main(lambda: begin_run(folder, recipe.as_dict(), recipe.train.seed, facts))
     print(f"Run folder: {folder}")
     print(
         f"Model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M "
@@ -153,8 +154,8 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
         check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
         if recipe.rollout.tools:
             check_model_calls_tools(tokenizer, recipe.model.name)
-        if torch.accelerator.is_available() and not sharding():
-            model.to(torch.accelerator.current_accelerator())  # it is judged before it is trained
+        if not sharding():
+            to_accelerator(model)  # it is judged before it is trained
         return model, tokenizer
 
     if processes() > 1:  # what is converted or trained once, the others find in the cache

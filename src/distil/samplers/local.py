@@ -12,7 +12,7 @@ import torch
 
 from distil.config import EvalConfig, Thinking
 from distil.encoder import check_thinking, template_options
-from distil.models import load_model
+from distil.models import load_model, to_accelerator
 from distil.samplers import Sample, seed_of
 from distil.shards import gathered
 from distil.types import Prompt
@@ -22,8 +22,7 @@ def loaded(name: str, thinking: Thinking) -> tuple[Any, Any]:
     """Model and tokenizer, on the accelerator if there is one. Raises ModelError."""
     model, tokenizer = load_model(name)
     check_thinking(tokenizer, thinking, name)
-    if torch.accelerator.is_available():
-        model.to(torch.accelerator.current_accelerator())
+    to_accelerator(model)
     return model, tokenizer
 
 

@@ -122,7 +122,7 @@ class RemoteSampler:
             key = f"the key in ${name}" if name else "no key"
             raise ModelError(
                 f"{self._where} refused a request that came with {key} ({answer}). "
-                f" Name the environment variable that holds its key: --api-key-env."
+                "Name the environment variable that holds its key: --api-key-env."
             )
         if answer.status == 404:
             raise ModelError(

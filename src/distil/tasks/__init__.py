@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from distil.config import TABLE_ENDING, TaskConfig
-from distil.prompts import student_messages
-from distil.types import Feedback, Problem, Prompt
+from distil.prompts import student_messages, teacher_prompt
+from distil.types import Feedback, Problem, Prompt, TeacherContext
 
 
 class Task(Protocol):
@@ -63,6 +63,22 @@ def parts(
 def student_prompt(task: Task, problem: Problem) -> Prompt:
     """What the student is asked: the problem, in the task's own frame."""
     return student_messages(problem.question, task.instruction, task.system)
+
+
+def answer_prompt(
+    task: Task, problem: Problem, header: str, *, stand_in: str | None = None
+) -> Prompt:
+    """What a teacher is asked that is shown the expert's answer, below `header`.
+
+    Where no answer is known: `stand_in` in its place, or, for None, what the student is asked.
+    """
+    student = student_prompt(task, problem)
+    shown = task.check(problem, "").demonstration
+    shown = stand_in if shown is None else shown
+    if shown is None:
+        return student
+    context = TeacherContext("expert", demonstration=shown)
+    return teacher_prompt(student, context, task.instruction, header)
 
 
 def load_task(config: TaskConfig) -> Task:
