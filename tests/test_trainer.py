@@ -410,7 +410,7 @@ def test_another_chat_template_for_the_teacher_is_refused(tmp_path: Path) -> Non
     trainer = make_trainer(tmp_path)
     batch = generation_batch(trainer)
     with pytest.raises(TrainingError, match="chat template"):
-        trainer._check_same_template(batch, [{"role": "user", "content": "other"}])
+        trainer.encoder.check_same_template(batch, [{"role": "user", "content": "other"}])
 
 
 @pytest.mark.parametrize(

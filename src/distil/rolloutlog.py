@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from distil.collect import Collected
+from distil.errors import FeedbackError
 from distil.feedback.correctionfile import problem_key
 from distil.runs import ROLLOUTS_FILE, write_text
 from distil.scoring import StudentScores
@@ -32,13 +33,17 @@ class RolloutLog:
         self._path = Path(folder) / ROLLOUTS_FILE
         self._records: list[dict[str, Any]] = []
         self._detailed: set[int] = set()
+        self._micro_batches = 0
 
-    def open(self, records: list[dict[str, Any]], *, own: int, detailed: int) -> None:
+    def open(
+        self, records: list[dict[str, Any]], *, own: int, detailed: int, micro_batches: int
+    ) -> None:
         """Starts a step; `detailed` of its rollouts, spread over the groups, get token values.
 
-        Of all processes' records the first `own` are this one's, whose token values it sees.
+        Of all processes' records the first `own` are this one's, whose token values it sees, in so
+        many micro-batches.
         """
-        self._records = records
+        self._records, self._micro_batches = records, micro_batches
         active = [r["row"] for r in records[:own] if r["context"] is not None]
         stride = max(1, len(active) // max(detailed, 1))
         self._detailed = set(active[::stride][:detailed])
@@ -63,6 +68,12 @@ class RolloutLog:
                 "teacher_top": [tokenizer.decode([i]) for i in top],
                 "teacher_top_p": _rounded(top_p.exp()),
             }
+
+    def after_micro_batch(self) -> None:
+        """Closes the step with its last one."""
+        self._micro_batches -= 1
+        if self._micro_batches == 0:
+            self.close_step()
 
     def close_step(self) -> None:
         """Appends the step's records; nothing if they were written already."""
@@ -105,16 +116,24 @@ def rollout_records(
     return records
 
 
-def save_ungraded(
-    folder: str | Path, prompts: Sequence[Prompt], completions: Sequence[Any]
-) -> Path:
-    """Keeps a step's rollouts that a broken reward function couldn't grade; returns the file."""
+def grading_failed(
+    error: Exception,
+    folder: str | Path,
+    step: int,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Any],
+) -> FeedbackError:
+    """Keeps a step's rollouts that a broken reward function couldn't grade; returns what to say."""
     file = Path(folder) / UNGRADED_FILE
     file.parent.mkdir(parents=True, exist_ok=True)
     pairs = zip(prompts, completions, strict=True)
     lines = [json.dumps({"prompt": p, "completion": c}, ensure_ascii=False) for p, c in pairs]
     write_text(file, "\n".join(lines) + "\n")
-    return file
+    return FeedbackError(
+        f"Grading the rollouts of step {step} failed with {type(error).__name__}: {error}. Mend "
+        f"the reward function (it must return one number or None a completion; the rollouts are in "
+        f"{file}, to try it on) and resume from the last checkpoint."
+    )
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -115,6 +115,11 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
+def in_dtype(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """What was trained in float32 shards, as it is written; whole numbers as they are."""
+    return {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+
+
 def fill(value: Tensor, content: Tensor) -> None:
     """Copies a whole tensor, or this process's part of it, into `value`."""
     if isinstance(value, DTensor):

@@ -13,12 +13,12 @@ ends there; TRL's `mask_truncated_completions` masks such rollouts instead.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor
 from trl import GRPOTrainer
@@ -38,7 +38,7 @@ from distil.collect import (
 from distil.config import CritiqueConfig
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.encoder import Encoder
-from distil.errors import FeedbackError, TrainingError
+from distil.errors import TrainingError
 from distil.feedback.critics import Critic
 from distil.feedback.judge import check_judge
 from distil.feedback.tools import tool_traces
@@ -47,12 +47,12 @@ from distil.markers import find_markers
 from distil.metrics import MetricSums
 from distil.objectives.costs import Cost
 from distil.probe import TeacherProbe, stop_ids
-from distil.processes import ended_elsewhere
+from distil.processes import ended_elsewhere, from_main
 from distil.prompts import escape_special_tokens
-from distil.rolloutlog import RolloutLog, rollout_records, save_ungraded
+from distil.rolloutlog import RolloutLog, grading_failed, rollout_records
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
 from distil.selfcritic import SelfCritic, make_critic
-from distil.shards import gathered, is_sharded, set_up_sharding
+from distil.shards import gathered, in_dtype, is_sharded, set_up_sharding
 from distil.teacher import make_teacher
 from distil.toolset import check_tools, guarded
 from distil.training_args import DistILConfig, as_critique, as_objective, checked_arguments
@@ -90,7 +90,6 @@ class DistILTrainer(GRPOTrainer):
         self._sampling_ended = 0.0
         self._generation_seconds = 0.0
         self._student_tokens: Tensor | int = 0
-        self._micro_batches_left = 0
         self._sums: dict[str, MetricSums] = {"train": MetricSums(), "eval": MetricSums()}
         check_tools(args, kwargs)
         if args.critique["by"] == "judge":
@@ -185,9 +184,7 @@ class DistILTrainer(GRPOTrainer):
             return
         weights = self.accelerator.get_state_dict(self.model)
         if not isinstance(self.model, PeftModel):
-            weights = {
-                k: v.to(self._own_dtype) if v.is_floating_point() else v for k, v in weights.items()
-            }
+            weights = in_dtype(weights, self._own_dtype)
         self._save(output_dir or self.args.output_dir, state_dict=weights)
 
     # ------------------------------------------------------------------ rollouts and feedback
@@ -201,20 +198,12 @@ class DistILTrainer(GRPOTrainer):
         except Exception as error:
             if ended_elsewhere(error):
                 raise
-            file = save_ungraded(self.args.output_dir, prompts, completions)
-            raise FeedbackError(
-                f"Grading the rollouts of step {self.state.global_step + 1} failed with "
-                f"{type(error).__name__}: {error}. Mend the reward function (it must return one "
-                f"number or None a completion; the rollouts are in {file}, to try it on) and "
-                "resume from the last checkpoint."
-            ) from error
-        refresh_corrections(self.feedback_funcs, self._from_main, self._sums[self._mode])
+            folder, step = self.args.output_dir, self.state.global_step + 1
+            raise grading_failed(error, folder, step, prompts, completions) from error
+        refresh_corrections(self.feedback_funcs, from_main, self._sums[self._mode])
         count, first = len(prompts), self.accelerator.process_index * len(prompts)
         self._collected = collect_feedback(
-            inputs,
-            prompts,
-            completions,
-            completion_ids_list,
+            inputs, prompts, completions, completion_ids_list,
             rewards=self._weighted_rewards(per_func)[first : first + count].tolist(),
             feedback_funcs=self.feedback_funcs,
             order=self.args.feedback_order,
@@ -226,7 +215,7 @@ class DistILTrainer(GRPOTrainer):
             first=first,
             environments=self.environments,
             critic=self.critic if self._mode == "train" else None,
-        )
+        )  # fmt: skip
         return per_func
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -259,8 +248,10 @@ class DistILTrainer(GRPOTrainer):
             everyones = gather_object(records)
             if self.rollout_log is not None:
                 detailed = self.args.log_rollouts if self.builder else 0
-                self.rollout_log.open(everyones, own=rows, detailed=detailed)
-        self._micro_batches_left = self.args.steps_per_generation
+                self.rollout_log.open(
+                    everyones, own=rows, detailed=detailed,
+                    micro_batches=self.args.steps_per_generation,
+                )  # fmt: skip
         self._generation_seconds = time.perf_counter() - started
         return output
 
@@ -269,7 +260,7 @@ class DistILTrainer(GRPOTrainer):
         collected: Collected, sums: MetricSums,
     ) -> tuple[list[Prompt | None], list[bool], list[bool]]:  # fmt: skip
         """The teacher's part of the batch; (prompts as words, whether cut, whether active)."""
-        self._check_same_template(output, collected.prompts[0])
+        self.encoder.check_same_template(output, collected.prompts[0])
         shown = encode_teacher_prompts(
             collected,
             self.encoder.encode,
@@ -332,9 +323,11 @@ class DistILTrainer(GRPOTrainer):
             self._sums[self._mode].add("sft/cross_entropy", per_token, inputs["demonstration_mask"])
         else:
             loss = super()._compute_loss(model, inputs)
-        self._close_rollouts_after_last_micro_batch()
+        if self._mode == "train" and self.rollout_log is not None:
+            self.rollout_log.after_micro_batch()
         if not torch.isfinite(loss):
-            self._close_rollouts()
+            if self.rollout_log is not None:
+                self.rollout_log.close_step()
             raise TrainingError(
                 f"The loss of step {self.state.global_step + 1} is {loss.item()}: the weights or a "
                 "log-probability are no longer finite. Lower the learning rate, or resume from the "
@@ -375,12 +368,6 @@ class DistILTrainer(GRPOTrainer):
         batches = self.args.steps_per_generation * self.num_iterations
         return bool(self.args.gradient_accumulation_steps % batches)
 
-    def _close_rollouts_after_last_micro_batch(self) -> None:
-        if self._mode == "train":
-            self._micro_batches_left -= 1
-            if self._micro_batches_left == 0:
-                self._close_rollouts()
-
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """TRL's, timed: what is left after generation is the student's forward and backward."""
         self._generation_seconds = 0.0
@@ -407,17 +394,5 @@ class DistILTrainer(GRPOTrainer):
     def _group_size(self) -> int:
         return int(self.num_generations if self._mode == "train" else self.num_generations_eval)
 
-    def _from_main(self, read: Callable[[], Any]) -> Any:
-        """What `read` returns on the main process, on all of them."""
-        told = [read() if self.accelerator.is_main_process else None]
-        return broadcast_object_list(told)[0]
-
     def _escape_text(self, text: str) -> str:
         return escape_special_tokens(text, self.markers.texts)
-
-    def _check_same_template(self, output: dict[str, Tensor], prompt: Prompt) -> None:
-        self.encoder.check_same_template(output, prompt)
-
-    def _close_rollouts(self) -> None:
-        if self.rollout_log is not None:
-            self.rollout_log.close_step()
