@@ -15,10 +15,13 @@ jaxtyping.install_import_hook(["distil.scoring", "distil.hidden"], "beartype.bea
 
 import pytest
 import torch
+import yaml
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import distil
+from distil.cli import main
+from distil.presets import merged
 
 # The toy models are far too small to share between threads.
 torch.set_num_threads(1)
@@ -96,3 +99,31 @@ def conversations(count: int) -> list[dict[str, Any]]:
         }
         for i in range(count)
     ]
+
+
+def toy_recipe(folder: Path, **parts: dict[str, Any]) -> Path:
+    """A recipe's file, and beside it the toy model that it trains on a few sums.
+
+    parts: groups of fields that are laid over it.
+    """
+    make_model().save_pretrained(folder / "toy")
+    make_tokenizer().save_pretrained(folder / "toy")
+    recipe = {
+        "task": {
+            "name": "chain_sum",
+            "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
+            "extract": "last_number",
+            "train_size": 8,
+            "eval_size": 3,
+        },
+        "model": {"name": str(folder / "toy")},
+        "rollout": {"prompts_per_step": 2, "num_generations": 2, "max_completion_length": 5},
+    }
+    file = folder / "recipe.yaml"
+    file.write_text(yaml.safe_dump(merged(recipe, parts)))
+    return file
+
+
+def train(file: Path, folder: Path, *flags: str) -> int:
+    """`distil train FILE` into a folder; the exit status."""
+    return main(["train", str(file), "--train.output-dir", str(folder), *flags])

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from transformers import AutoModelForCausalLM
 
-from conftest import make_model, make_tokenizer
+from conftest import toy_recipe, train
 from distil.callbacks import AfterEvery, Progress
 from distil.checks import check_recipe
-from distil.cli import main
 from distil.commands import judging as command
 from distil.config import Recipe, RolloutConfig, TrainConfig
 from distil.runs import rollouts_after, updates_per_step
@@ -23,29 +21,12 @@ from distil.trainer import DistILTrainer
 
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
-    make_model().save_pretrained(tmp_path / "toy")
-    make_tokenizer().save_pretrained(tmp_path / "toy")
-    recipe = {
-        "task": {
-            "name": "chain_sum",
-            "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-            "extract": "last_number",
-            "train_size": 8,
-            "eval_size": 3,
-        },
-        "model": {"name": str(tmp_path / "toy")},
-        "teacher": {"kind": "ema"},
-        "rollout": {"prompts_per_step": 2, "num_generations": 2, "max_completion_length": 5},
-        "train": {"steps": 4, "micro_batch": 2, "save_every": 3, "learning_rate": 1e-2},
-        "eval": {"samples": 4, "teacher_samples": 0},
-    }
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe))
-    return file
-
-
-def run(file: Path, folder: Path, *flags: str) -> int:
-    return main(["train", str(file), "--train.output-dir", str(folder), *flags])
+    return toy_recipe(
+        tmp_path,
+        teacher={"kind": "ema"},
+        train={"steps": 4, "micro_batch": 2, "save_every": 3, "learning_rate": 1e-2},
+        eval={"samples": 4, "teacher_samples": 0},
+    )
 
 
 def stored(file: Path) -> dict[str, Any]:
@@ -60,8 +41,8 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def test_judging_during_training_changes_no_bit_of_it(recipe_file: Path, tmp_path: Path) -> None:
     plain, judged = tmp_path / "plain", tmp_path / "judged"
-    assert run(recipe_file, plain) == 0
-    assert run(recipe_file, judged, "--eval.every", "2") == 0
+    assert train(recipe_file, plain) == 0
+    assert train(recipe_file, judged, "--eval.every", "2") == 0
     assert same_weights(plain, judged)
     assert stored(plain / "after.json") == stored(judged / "after.json")
     assert list(plain.glob("eval-*.json")) == []
@@ -81,7 +62,7 @@ def test_a_kill_while_judging_loses_and_changes_nothing(
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = ("--eval.every", "1")
-    assert run(recipe_file, whole, *flags) == 0
+    assert train(recipe_file, whole, *flags) == 0
     act = AfterEvery.on_step_begin
 
     def stop(self: AfterEvery, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -91,9 +72,9 @@ def test_a_kill_while_judging_loses_and_changes_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(AfterEvery, "on_step_begin", stop)
-        assert run(recipe_file, killed, *flags) == 130
+        assert train(recipe_file, killed, *flags) == 130
     first = (killed / "eval-000001.json").read_text()  # beyond the last checkpoint: there is none
-    assert run(recipe_file, killed, *flags, "--resume") == 0
+    assert train(recipe_file, killed, *flags, "--resume") == 0
     assert (killed / "eval-000001.json").read_text() == first
     assert same_weights(whole, killed)
     for name in ("eval-000001", "eval-000002", "eval-000003", "after"):
@@ -115,7 +96,7 @@ def test_step_time_covers_sampling_and_not_judging(
 
     monkeypatch.setattr(DistILTrainer, "_generate_and_score_completions", slow_sample)
     monkeypatch.setattr(command, "evaluate", slow_judge)
-    assert run(recipe_file, tmp_path / "run", "--eval.every", "1", "--train.steps", "2") == 0
+    assert train(recipe_file, tmp_path / "run", "--eval.every", "1", "--train.steps", "2") == 0
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     times = [r["step_time"] for r in map(json.loads, lines) if "step_time" in r]
     assert len(times) == 2

@@ -10,7 +10,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from conftest import make_model, make_tokenizer
+from conftest import toy_recipe, train
 from distil.best import Best, BestState
 from distil.cli import main
 
@@ -84,32 +84,15 @@ def test_a_kill_at_any_moment_leaves_the_old_best_or_the_new_one_whole(
 
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
-    make_model().save_pretrained(tmp_path / "toy")
-    make_tokenizer().save_pretrained(tmp_path / "toy")
-    recipe = {
-        "task": {
-            "name": "chain_sum",
-            "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-            "extract": "last_number",
-            "train_size": 8,
-            "eval_size": 3,
-            "validation_size": 6,
-        },
-        "model": {"name": str(tmp_path / "toy")},
-        "rollout": {"prompts_per_step": 2, "num_generations": 2, "max_completion_length": 5},
-        "train": {
+    return toy_recipe(
+        tmp_path,
+        task={"validation_size": 6},
+        train={
             "steps": 4, "micro_batch": 2, "save_every": 1, "keep_checkpoints": 9,
             "learning_rate": 3e-2,
         },
-        "eval": {"samples": 16, "teacher_samples": 0, "every": 1, "keep_best": FIGURE},
-    }  # fmt: skip
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe))
-    return file
-
-
-def run(file: Path, folder: Path, *flags: str) -> int:
-    return main(["train", str(file), "--train.output-dir", str(folder), *flags])
+        eval={"samples": 16, "teacher_samples": 0, "every": 1, "keep_best": FIGURE},
+    )  # fmt: skip
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -137,7 +120,7 @@ def test_the_best_state_on_the_validation_problems_is_kept_and_judged_held_out(
         return consider(self, at, values[at], save)
 
     monkeypatch.setattr(BestState, "consider", scripted)
-    assert run(recipe_file, whole) == 0
+    assert train(recipe_file, whole) == 0
     printed = capsys.readouterr().out
     assert measured == {at: figure(whole / f"validation-{at:06d}.json") for at in range(5)}
     assert json.loads((whole / "best/best.json").read_text()) == {
@@ -160,7 +143,7 @@ def test_the_best_state_on_the_validation_problems_is_kept_and_judged_held_out(
     assert header == "|  | before | after | best | after - before |"
 
     # Choosing changed nothing.
-    assert run(recipe_file, plain, "--eval.every", "0", "--eval.keep-best", "") == 0
+    assert train(recipe_file, plain, "--eval.every", "0", "--eval.keep-best", "") == 0
     assert same(whole / "model", plain / "model")
     assert not (plain / "best").exists()
 
@@ -174,7 +157,7 @@ def test_the_best_state_on_the_validation_problems_is_kept_and_judged_held_out(
 
     with monkeypatch.context() as patch:
         patch.setattr(BestState, "consider", killed)
-        assert run(recipe_file, stopped) == 130
+        assert train(recipe_file, stopped) == 130
     assert json.loads((stopped / "best/best.json").read_text())["step"] < step
     assert main(["train", str(stopped), "--resume"]) == 0
     for name in ("best/best.json", "results.md"):
@@ -188,7 +171,7 @@ def test_the_start_is_kept_where_training_only_harms(recipe_file: Path, tmp_path
     recipe = yaml.safe_load(recipe_file.read_text())
     recipe["train"]["learning_rate"] = 1e-12  # so that all states draw the same
     file.write_text(yaml.safe_dump(recipe))
-    assert run(file, tmp_path / "run", "--train.steps", "2") == 0
+    assert train(file, tmp_path / "run", "--train.steps", "2") == 0
     assert json.loads((tmp_path / "run/best/best.json").read_text())["step"] == 0
     assert same(tmp_path / "run/best", tmp_path / "toy")
     best, before = (
@@ -200,7 +183,7 @@ def test_the_start_is_kept_where_training_only_harms(recipe_file: Path, tmp_path
 def test_validation_without_a_choice_judges_those_problems(
     recipe_file: Path, tmp_path: Path
 ) -> None:
-    assert run(recipe_file, tmp_path / "run", "--train.steps", "3", "--eval.keep-best", "") == 0
+    assert train(recipe_file, tmp_path / "run", "--train.steps", "3", "--eval.keep-best", "") == 0
     names = sorted(p.name for p in (tmp_path / "run").glob("*-00000?.json"))
     assert names == ["validation-000001.json", "validation-000002.json"]
 
@@ -215,7 +198,7 @@ def test_a_best_adapter_is_judged_on_its_base(
 
     monkeypatch.setattr(BestState, "consider", scripted)
     flags = ("--model.lora.rank", "2", "--model.lora.dropout", "0.5", "--train.steps", "2")
-    assert run(recipe_file, tmp_path / "run", *flags) == 0
+    assert train(recipe_file, tmp_path / "run", *flags) == 0
     assert (tmp_path / "run/best/adapter_config.json").is_file()
     best, one = weights(tmp_path / "run/best"), weights(tmp_path / "run/checkpoint-1")
     assert all(torch.equal(w, one[name]) for name, w in best.items())

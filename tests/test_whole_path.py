@@ -8,39 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from transformers import AutoModelForCausalLM
 
-from conftest import make_model, make_tokenizer
+from conftest import make_model, toy_recipe, train
 from distil.callbacks import StopAfterStep
 from distil.cli import main
 
 
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
-    make_model().save_pretrained(tmp_path / "toy")
-    make_tokenizer().save_pretrained(tmp_path / "toy")
-    recipe = {
-        "task": {
-            "name": "chain_sum",
-            "options": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-            "extract": "last_number",
-            "train_size": 8,
-            "eval_size": 3,
-        },
-        "model": {"name": str(tmp_path / "toy")},
-        "teacher": {"kind": "ema"},
-        "rollout": {"prompts_per_step": 2, "num_generations": 2, "max_completion_length": 5},
-        "train": {"steps": 3, "micro_batch": 2, "save_every": 2, "learning_rate": 1e-2},
-        "eval": {"samples": 4},
-    }
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(recipe))
-    return file
-
-
-def run(file: Path, folder: Path, *flags: str) -> int:
-    return main(["train", str(file), "--train.output-dir", str(folder), *flags])
+    return toy_recipe(
+        tmp_path,
+        teacher={"kind": "ema"},
+        train={"steps": 3, "micro_batch": 2, "save_every": 2, "learning_rate": 1e-2},
+        eval={"samples": 4},
+    )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -50,7 +32,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_recipe_becomes_a_trained_model_and_a_table(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(recipe_file, tmp_path / "run") == 0
+    assert train(recipe_file, tmp_path / "run") == 0
     printed = capsys.readouterr().out
     for word in ("before", "after", "teacher", "after - before", "avg@4", "pass@2", "pass@4"):
         assert word in printed
@@ -71,7 +53,7 @@ def test_a_recipe_becomes_a_trained_model_and_a_table(
 def test_ctrl_c_leaves_a_run_that_resume_continues(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    assert run(recipe_file, tmp_path / "whole") == 0
+    assert train(recipe_file, tmp_path / "whole") == 0
     begin = StopAfterStep.on_train_begin
 
     def interrupted(self: StopAfterStep, *args: Any, **kwargs: Any) -> None:
@@ -80,7 +62,7 @@ def test_ctrl_c_leaves_a_run_that_resume_continues(
 
     with monkeypatch.context() as patch:
         patch.setattr(StopAfterStep, "on_train_begin", interrupted)
-        assert run(recipe_file, tmp_path / "stopped") == 130
+        assert train(recipe_file, tmp_path / "stopped") == 130
     assert "Stopped after step 1 of 3" in capsys.readouterr().out
     assert not (tmp_path / "stopped/model").exists()
     assert main(["train", str(tmp_path / "stopped"), "--resume"]) == 0
@@ -91,14 +73,14 @@ def test_ctrl_c_leaves_a_run_that_resume_continues(
 def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(recipe_file, tmp_path / "whole") == 0
+    assert train(recipe_file, tmp_path / "whole") == 0
 
     def killed(self: StopAfterStep, *args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(StopAfterStep, "on_step_end", killed)
-        assert run(recipe_file, tmp_path / "killed") == 130
+        assert train(recipe_file, tmp_path / "killed") == 130
     assert main(["train", str(tmp_path / "killed"), "--resume"]) == 0
     whole, killed_run = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(w, killed_run[n]) for n, w in whole.items())
@@ -108,19 +90,19 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(
 
 
 def test_another_recipe_is_not_resumed(recipe_file: Path, tmp_path: Path, capsys: Any) -> None:
-    assert run(recipe_file, tmp_path / "run") == 0
-    assert run(recipe_file, tmp_path / "run", "--train.steps", "9", "--resume") == 2
+    assert train(recipe_file, tmp_path / "run") == 0
+    assert train(recipe_file, tmp_path / "run", "--train.steps", "9", "--resume") == 2
     assert "train.steps: was 3, is 9" in capsys.readouterr().err
-    assert run(recipe_file, tmp_path / "run") == 2
+    assert train(recipe_file, tmp_path / "run") == 2
     assert "already holds a run" in capsys.readouterr().err
 
 
 def test_a_missing_model_leaves_no_run_behind(
     recipe_file: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    assert run(recipe_file, tmp_path / "run", "--model.name", "./nowhere") == 2
+    assert train(recipe_file, tmp_path / "run", "--model.name", "./nowhere") == 2
     assert "There is no model './nowhere'" in capsys.readouterr().err
-    assert run(recipe_file, tmp_path / "run") == 0
+    assert train(recipe_file, tmp_path / "run") == 0
 
 
 def test_an_unwritable_folder_is_found_before_the_model_is_loaded(
@@ -128,5 +110,5 @@ def test_an_unwritable_folder_is_found_before_the_model_is_loaded(
 ) -> None:
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / "run"
-    assert run(recipe_file, folder, "--model.name", "./nowhere") == 2
+    assert train(recipe_file, folder, "--model.name", "./nowhere") == 2
     assert "can't be written" in capsys.readouterr().err
