@@ -110,25 +110,20 @@ def test_small_siblings_keep_the_method_and_share_one_rate(domain: str) -> None:
 
 def rows(domain: str, count: int = 6) -> list[dict[str, Any]]:
     """A table as `distil data prepare` writes it."""
-    question = {
-        "science": "Which is it?",
-        "coding": "Read a number and print it plus {i}.",
-        "math": "What is 1 + {i}?",
-    }[domain]
-    more: dict[str, Any] = {
-        "science": {"answer": "A", "choices": ["this", "that"]},
-        "coding": {"tests": [{"stdin": "1\n", "expected": "{i}"}]},
-        "math": {"answer": "2"},
-    }[domain]
     made = []
     for i in range(count):
-        row = {"id": f"{domain}-{i}", "question": f"{i}: {question.format(i=i)}", **more}
-        if domain == "coding":
-            row["tests"] = [{"stdin": "1\n", "expected": f"{1 + i}\n"}]
-            row["answer"] = f"print(int(input()) + {i})"
-        if domain == "math":
-            row["answer"] = str(1 + i)
-        made.append(row)
+        question, more = {
+            "science": ("Which is it?", {"answer": "A", "choices": ["this", "that"]}),
+            "coding": (
+                f"Read a number and print it plus {i}.",
+                {
+                    "answer": f"print(int(input()) + {i})",
+                    "tests": [{"stdin": "1\n", "expected": f"{1 + i}\n"}],
+                },
+            ),
+            "math": (f"What is 1 + {i}?", {"answer": str(1 + i)}),
+        }[domain]
+        made.append({"id": f"{domain}-{i}", "question": f"{i}: {question}", **more})
     return made
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distil.config import EvalConfig, Thinking
-from distil.types import Prompt
+from distil.types import Message, Prompt
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,11 @@ def open_sampler(
     from distil.samplers.local import LocalSampler, loaded
 
     return LocalSampler(*loaded(model, thinking), settings, length, thinking)
+
+
+def as_messages(prompt: Prompt) -> list[Message]:
+    """A prompt for samplers that know conversations only: plain text is the user's."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def seed_of(seed: int, attempt: int) -> int:

@@ -16,7 +16,7 @@ from distil.encoder import template_options
 from distil.endpoint import Failure, model_names, open_client, request, run_to_end
 from distil.errors import ModelError, perhaps
 from distil.prompts import JUDGE_GREETING
-from distil.samplers import Sample, SamplerConfig, seed_of
+from distil.samplers import Sample, SamplerConfig, as_messages, seed_of
 from distil.types import Prompt
 
 BACK_OFF = 1.0
@@ -56,7 +56,7 @@ class RemoteSampler:
         found: list[Sample | Failure] = run_to_end(self._all(self._client(), prompts, first))
         for place, answer in enumerate(found):
             if isinstance(answer, Failure) and answer is not _GIVEN_UP:
-                asked = _messages(prompts[place])[-1]["content"][:60]
+                asked = as_messages(prompts[place])[-1]["content"][:60]
                 raise ModelError(
                     f"{self._where} gave attempt {first + place + 1} no completion, asked up to "
                     f"{TRIES} times ({answer}{answer.said}). It was asked: {asked!r} ..."
@@ -100,7 +100,7 @@ class RemoteSampler:
                 await asyncio.sleep(BACK_OFF * 2 ** (again - 1) * (1 + random.random()))
             given = await request(
                 client, self._wanted.timeout,
-                model=self._model, messages=_messages(prompt), max_tokens=length,
+                model=self._model, messages=as_messages(prompt), max_tokens=length,
                 temperature=settings.temperature, top_p=settings.top_p,
                 seed=seed_of(settings.seed, attempt), extra_body=extra,
             )  # fmt: skip
@@ -143,7 +143,3 @@ def _read(answer: Any) -> Sample | Failure:
     if not isinstance(text, str | None) or type(tokens) is not int:
         return Failure("an answer without text, finish_reason or usage")
     return Sample(text or "", tokens, ended == "length")
-
-
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

@@ -5,13 +5,12 @@ vLLM schedules a batch's requests by itself: give it large ones (eval.batch_size
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from distil.config import EvalConfig, Thinking
 from distil.encoder import check_thinking, template_options
 from distil.errors import RecipeError
 from distil.models import resolve_model
-from distil.samplers import Sample, seed_of
+from distil.samplers import Sample, as_messages, seed_of
 from distil.types import Prompt
 
 
@@ -53,14 +52,10 @@ class VllmSampler:
             for place in range(len(prompts))
         ]
         outputs = self._engine.chat(
-            [_messages(prompt) for prompt in prompts],
+            [as_messages(prompt) for prompt in prompts],
             sampling_params=parameters,
             chat_template_kwargs=self._options,
             use_tqdm=False,
         )
         found = [output.outputs[0] for output in outputs]
         return [Sample(o.text, len(o.token_ids), o.finish_reason == "length") for o in found]
-
-
-def _messages(prompt: Prompt) -> Any:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt

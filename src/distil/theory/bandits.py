@@ -22,6 +22,7 @@ from distil.theory.claims import Claim
 from distil.theory.costs import Array
 from distil.theory.divergences import (
     GEOMETRIES,
+    SHORT,
     SLOPES,
     Geometry,
     alpha_divergence,
@@ -41,10 +42,6 @@ ALPHAS = (-1.0, -0.5, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 COUNT = 100_000
 RATES, CAPS = (0.01, 0.05, 0.5, 2.0), (0.05, 0.5, 1.0)
 CLIPS = (1.0, 5.0, 10.0, 100.0)
-SHORT = {
-    "forward_cross_entropy": "forward", "reverse_kl": "reverse", "jensen_shannon": "js",
-    "squared_hellinger": "hellinger", "pearson_chi2": "chi2",
-}  # fmt: skip
 
 
 @cache

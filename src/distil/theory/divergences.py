@@ -68,6 +68,11 @@ SLOPES: dict[str, Slope] = {
     "squared_hellinger": squared_hellinger,
     "pearson_chi2": pearson_chi2,
 }
+SHORT = {
+    "forward_cross_entropy": "forward", "reverse_kl": "reverse", "jensen_shannon": "js",
+    "squared_hellinger": "hellinger", "pearson_chi2": "chi2",
+}  # fmt: skip
+"""As the numbers of claims name them."""
 
 
 def value(name: str, q: Array, p: Array) -> Array:

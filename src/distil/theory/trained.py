@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from distil.theory import following, teachers
+from distil.theory import divergences, following, teachers
 from distil.theory.costs import Array
 from distil.theory.divergences import Geometry, reward
 from distil.theory.following import NO_GATE, Gate, Objective, Outcome
@@ -19,10 +19,7 @@ SAMPLED_PROMPT_GATE = Gate("reward", each=False, probes=2)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2)
 DIVERGENCES: tuple[Objective, ...] = ("forward_cross_entropy", "jensen_shannon", "reverse_kl")
 WRONG: tuple[Corruption, ...] = ("scattered", "systematic")
-SHORT: dict[str, str] = {
-    "forward_cross_entropy": "forward", "reverse_kl": "reverse", "jensen_shannon": "js",
-    "sft": "sft", "grpo": "grpo", "forward+grpo": "forward+grpo",
-}  # fmt: skip
+SHORT = divergences.SHORT | {name: name for name in ("sft", "grpo", "forward+grpo")}
 
 
 @cache
