@@ -1,0 +1,25 @@
+"""Log-probabilities over the vocabulary without the whole [tokens, vocabulary] matrix of logits.
+
+chunked    log-probabilities at chosen ids, the top-K, entropies; backward computes logits again
+logits     what those share: the logits' form (scale, softcap, temperature), chunks, dtypes
+"""
+
+from distil.vocab.chunked import (
+    gather_logps,
+    gather_logps_and_entropy,
+    topk_and_gather_logps,
+    topk_logps,
+    topk_logps_and_entropy,
+)
+from distil.vocab.logits import CHUNK_BYTES, CHUNK_TOKENS, default_chunk
+
+__all__ = [
+    "CHUNK_BYTES",
+    "CHUNK_TOKENS",
+    "default_chunk",
+    "gather_logps",
+    "gather_logps_and_entropy",
+    "topk_and_gather_logps",
+    "topk_logps",
+    "topk_logps_and_entropy",
+]
