@@ -39,11 +39,11 @@ ROOMS = [
     "data",
     "metrics",
     "output_layer",
+    "objectives",
     "vocab",
     "hidden",
     "processes",
     "shards",
-    "objectives",
     "scoring",
     "teacher",
     "organisms",
@@ -55,6 +55,7 @@ ROOMS = [
     "best",
     "collect",
     "assembly",
+    "onepass",
     "aggregation",
     "batches",
     "demonstrations",
@@ -74,7 +75,7 @@ ROOMS = [
     "compare",
     "cli",
 ]
-ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
+ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout"}
 ALONE |= {"theory"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}

@@ -89,7 +89,7 @@ def score_teacher(
         here, wanted = scored[chunk] > 0, asked[chunk]
         layer = output_layer(base)  # after the pass: a sharded one is gathered by then
         top, top_ids, at_ids, uncertainty = topk_and_gather_logps(
-            hidden[here], layer.weight, k, wanted[here], **_form(layer, temperature)
+            hidden[here], layer.weight, k, wanted[here], **layer_form(layer, temperature)
         )
         for whole, part in (
             (logps, torch.cat([top, at_ids[:, :-1]], -1)),
@@ -124,17 +124,13 @@ def score_student(
     also if no token is scored (it's zero then).
     """
     scored = batch["scored"] > 0
-    hidden = _student_hidden(model, base, batch)
+    hidden = student_hidden(model, base, batch)
     layer = output_layer(base)
     wanted = torch.cat([batch["support_ids"], batch["completion_ids"][..., None]], -1)[scored]
     logps, entropy = gather_logps_and_entropy(
-        hidden[scored], layer.weight, wanted, **_form(layer, temperature)
+        hidden[scored], layer.weight, wanted, **layer_form(layer, temperature)
     )
-    known = batch["teacher_logps"][scored]
-    close = append_tail if tail else renormalise
-    teacher = close(known[None])
-    student = close(drop_repeats(logps[:, :-1], known <= NO_PROBABILITY)[None])
-    overlap = torch.minimum(student.detach().exp(), teacher.exp()).sum(-1)
+    costs, agreement = compare(logps[:, :-1], batch["teacher_logps"][scored], cost, tail=tail)
 
     def spread(values: Tensor) -> Tensor:
         """[N] -> [B, T], zeros elsewhere; keeps a path to the weights even where N is 0."""
@@ -142,11 +138,29 @@ def score_student(
         return empty.masked_scatter(scored, values) + 0.0 * hidden.sum().to(values.dtype)
 
     return StudentScores(
-        cost=spread(cost(student, teacher)[0]),
+        cost=spread(costs),
         sampled_logps=spread(logps[:, -1]),
         entropy=spread(entropy).detach(),
-        agreement=spread(overlap[0]).detach(),
+        agreement=spread(agreement).detach(),
     )
+
+
+def compare(
+    student_logps: Float[Tensor, "tokens support"],
+    teacher_logps: Float[Tensor, "tokens support"],
+    cost: Callable[[Tensor, Tensor], Tensor],
+    *,
+    tail: bool,
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+    """(cost, agreement) of each token, over a support closed by a tail or renormalised.
+
+    An id that the teacher's side marks as a repeat (NO_PROBABILITY) counts on neither side.
+    """
+    close = append_tail if tail else renormalise
+    teacher = close(teacher_logps[None])
+    student = close(drop_repeats(student_logps, teacher_logps <= NO_PROBABILITY)[None])
+    overlap = torch.minimum(student.detach().exp(), teacher.exp()).sum(-1)
+    return cost(student, teacher)[0], overlap[0]
 
 
 def student_topk(
@@ -156,8 +170,8 @@ def student_topk(
     scored = batch["scored"] > 0
     layer = output_layer(base)
     k = min(k, layer.weight.shape[0])
-    hidden = _student_hidden(model, base, batch)
-    found = topk_logps(hidden[scored], layer.weight, k, **_form(layer, temperature))[1]
+    hidden = student_hidden(model, base, batch)
+    found = topk_logps(hidden[scored], layer.weight, k, **layer_form(layer, temperature))[1]
     return _put(found.new_zeros(*scored.shape, k), scored, found)
 
 
@@ -166,22 +180,23 @@ def sequence_logps(
 ) -> Float[Tensor, "batch seq"]:
     """Log-probabilities of a batch's completion ids at its `scored` tokens; zeros elsewhere."""
     scored = batch["scored"] > 0
-    hidden = _student_hidden(model, base, batch)
+    hidden = student_hidden(model, base, batch)
     layer = output_layer(base)
     wanted = batch["completion_ids"][scored][:, None]
-    logps = gather_logps(hidden[scored], layer.weight, wanted, **_form(layer, temperature))
+    logps = gather_logps(hidden[scored], layer.weight, wanted, **layer_form(layer, temperature))
     empty = torch.zeros(scored.shape, dtype=logps.dtype, device=logps.device)
     return empty.masked_scatter(scored, logps) + 0.0 * hidden.sum().to(logps.dtype)
 
 
-def _student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
+def student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
     """[B, T, H] at the positions that predict the completion's tokens."""
     input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
     return completion_hidden(model, base, input_ids, attention, batch["completion_ids"].shape[1])
 
 
-def _form(layer: OutputLayer, temperature: float) -> dict[str, Any]:
+def layer_form(layer: OutputLayer, temperature: float) -> dict[str, Any]:
+    """The keywords by which `distil.vocab`'s functions take all but the weight."""
     return {
         "bias": layer.bias,
         "temperature": temperature,

@@ -24,7 +24,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from distil.aggregation import ReplayBuffer, add_earlier, earlier_rows
-from distil.assembly import assemble, cost_function, observe, replay_loss
+from distil.assembly import cost_function, observe, replay_loss
 from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
 from distil.collect import (
@@ -281,6 +281,7 @@ class DistILTrainer(GRPOTrainer):
         tokens = builder.add_teacher(
             self.model, output, teacher_ids, sampled,
             [r.succeeded for r in collected.rollouts], self._group_size, stale=self._stale,
+            whole=self._mode == "eval" or self.args.steps_per_generation == 1,
             row_weight=row_weight,
         )  # fmt: skip
         sums.rate("speed/teacher_tokens", tokens, time.perf_counter() - before)
@@ -338,8 +339,7 @@ class DistILTrainer(GRPOTrainer):
     def _distillation_loss(
         self, builder: BatchBuilder, model: Any, inputs: dict[str, Tensor]
     ) -> Tensor:
-        student = builder.score_student(model, inputs)
-        assembled = assemble(self.objective, student, inputs, share=self._share)
+        student, assembled = builder.loss(model, inputs, self._share)
         observe(self._sums[self._mode], self.objective, inputs, student, assembled)
         if self.rollout_log is not None and self._mode == "train":
             self.rollout_log.fill(inputs, student, assembled.credit, self.processing_class)
