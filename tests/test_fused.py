@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 import torch
-from trees import make_tree
 
 from distil import objectives
 from distil.objectives import COSTS, append_tail, distil_token_loss, masked_mean, renormalise
 from distil.objectives.costs import NO_PROBABILITY
 from distil.vocab import fused_distil_loss, fused_loss, last_to_first
+from trees import make_tree
 
 ROWS, LENGTH, HIDDEN, VOCAB, SUPPORT = 6, 7, 5, 23, 4
 

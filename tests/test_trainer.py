@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,13 @@ def make_trainer(folder: Path, *, model: Any = None, **options: Any) -> DistILTr
         args=DistILConfig(**(settings | options), objective=objective),
         **trainer_options,
     )
+
+
+def change_objective(trainer: DistILTrainer, **changes: Any) -> None:
+    """Another objective for the loss of batches that are made already."""
+    trainer.objective = replace(trainer.objective, **changes)
+    if trainer.builder is not None:
+        trainer.builder = replace(trainer.builder, objective=trainer.objective)
 
 
 def generation_batch(trainer: DistILTrainer) -> dict[str, Any]:
