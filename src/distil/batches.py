@@ -18,8 +18,9 @@ from distil.assembly import credit_of
 from distil.config import ObjectiveConfig
 from distil.hidden import base_model
 from distil.objectives.costs import Cost
-from distil.scoring import StudentScores, score_student, score_teacher, student_topk
+from distil.scoring import StudentScores, score_student, student_topk
 from distil.teacher import Teacher
+from distil.teacherpass import TeacherWork, score_teacher
 
 Batch = dict[str, Tensor]
 
@@ -34,7 +35,6 @@ class BatchBuilder:
     accelerator: Accelerator
     temperature: float
     rows_at_once: int
-    pad_token_id: int
     stop_ids: Sequence[int]
 
     @torch.no_grad()
@@ -49,8 +49,8 @@ class BatchBuilder:
         *,
         stale: bool,
         row_weight: Tensor | None = None,
-    ) -> int:
-        """Adds every key that `assemble` reads; returns how many tokens the teacher read.
+    ) -> TeacherWork:
+        """Adds every key that `assemble` reads; returns what the teacher read.
 
         prompt_ids: each row's teacher prompt, None where it has no context. sampled: 1 at tokens
         that the student sampled. stale: whether an update may see these rollouts after another.
@@ -67,7 +67,6 @@ class BatchBuilder:
                 model, base_model(model), prompt_ids, batch["completion_ids"],
                 batch["scored"] * has_context[:, None], k=k, also=also,
                 temperature=self.temperature, batch_size=self.rows_at_once,
-                pad_token_id=self.pad_token_id,
             )  # fmt: skip
         batch |= {
             "support_ids": scores.ids,
@@ -87,7 +86,7 @@ class BatchBuilder:
         if row_weight is not None:
             batch["row_weight"] = row_weight
         self._add_weights(model, batch, succeeded, group_size, stale=stale)
-        return scores.tokens
+        return scores.work
 
     def _scored(self, sampled: Tensor, active: Tensor) -> Tensor:
         """Tokens that are looked up: for an advantage all sampled ones, else the active ones."""
