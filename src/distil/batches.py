@@ -19,8 +19,9 @@ from distil.config import ObjectiveConfig
 from distil.hidden import base_model
 from distil.objectives.costs import Cost
 from distil.onepass import one_pass_loss, takes_one_pass
-from distil.scoring import StudentScores, score_student, score_teacher, student_topk
+from distil.scoring import StudentScores, score_student, student_topk
 from distil.teacher import Teacher
+from distil.teacherpass import TeacherWork, score_teacher
 
 Batch = dict[str, Tensor]
 
@@ -35,7 +36,6 @@ class BatchBuilder:
     accelerator: Accelerator
     temperature: float
     rows_at_once: int
-    pad_token_id: int
     stop_ids: Sequence[int]
 
     @torch.no_grad()
@@ -51,8 +51,8 @@ class BatchBuilder:
         stale: bool,
         whole: bool = False,
         row_weight: Tensor | None = None,
-    ) -> int:
-        """Adds every key that `assemble` reads; returns how many tokens the teacher read.
+    ) -> TeacherWork:
+        """Adds every key that `assemble` reads; returns what the teacher read.
 
         prompt_ids: each row's teacher prompt, None where it has no context. sampled: 1 at tokens
         that the student sampled. stale: whether an update may see these rollouts after another.
@@ -70,7 +70,6 @@ class BatchBuilder:
                 model, base_model(model), prompt_ids, batch["completion_ids"],
                 batch["scored"] * has_context[:, None], k=k, also=also,
                 temperature=self.temperature, batch_size=self.rows_at_once,
-                pad_token_id=self.pad_token_id,
             )  # fmt: skip
         batch |= {
             "support_ids": scores.ids,
@@ -93,7 +92,7 @@ class BatchBuilder:
         if here and self._with_baseline and len(active) % group_size == 0:
             batch["group"] = torch.arange(len(active), device=active.device) // group_size
         self._add_weights(model, batch, succeeded, group_size, stale=stale)
-        return scores.tokens
+        return scores.work
 
     def _scored(self, sampled: Tensor, active: Tensor) -> Tensor:
         """Tokens that are looked up: for an advantage all sampled ones, else the active ones."""

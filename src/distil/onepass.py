@@ -16,7 +16,7 @@ from distil.assembly import Assembled, assemble
 from distil.config import ObjectiveConfig
 from distil.objectives.costs import Cost
 from distil.output_layer import output_layer
-from distil.scoring import StudentScores, compare, layer_form, student_hidden
+from distil.scoring import StudentScores, compare, student_hidden
 from distil.vocab import Chunk, fused_loss
 
 Batch = dict[str, Tensor]
@@ -48,7 +48,7 @@ def one_pass_loss(
     slices = _Slices(objective, cost, batch, share)
     loss = fused_loss(
         hidden, layer.weight, wanted, batch["scored"], slices.loss_of,
-        **layer_form(layer, temperature),
+        **layer.form(temperature),
     )  # fmt: skip
     scores = StudentScores(slices.cost, slices.sampled_logps, slices.entropy, slices.agreement)
     return scores, Assembled(loss, slices.credit, slices.ratio, slices.weighted_cost)

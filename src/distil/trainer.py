@@ -136,8 +136,7 @@ class DistILTrainer(GRPOTrainer):
     def _make_builder(self, cost: Cost) -> BatchBuilder:
         return BatchBuilder(
             self.objective, cost, self.teacher, self.accelerator, self.temperature,
-            self.args.per_device_train_batch_size, self.processing_class.pad_token_id,
-            stop_ids(base_model(self.model)),
+            self.args.per_device_train_batch_size, stop_ids(base_model(self.model)),
         )  # fmt: skip
 
     def _make_critic(self, settings: CritiqueConfig) -> Critic | None:
@@ -278,13 +277,13 @@ class DistILTrainer(GRPOTrainer):
                 lambda rows, ids: self._grade(rows, ids, collected), sums,
             )  # fmt: skip
         before = time.perf_counter()
-        tokens = builder.add_teacher(
+        work = builder.add_teacher(
             self.model, output, teacher_ids, sampled,
             [r.succeeded for r in collected.rollouts], self._group_size, stale=self._stale,
             whole=self._mode == "eval" or self.args.steps_per_generation == 1,
             row_weight=row_weight,
         )  # fmt: skip
-        sums.rate("speed/teacher_tokens", tokens, time.perf_counter() - before)
+        work.add_metrics(sums, time.perf_counter() - before)
         if self._mode == "train" and self.objective.replay_batches:
             seed = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}"
             add_earlier(output, self.replay, len(teacher_ids), seed, self.accelerator)
