@@ -66,6 +66,7 @@ ROOMS = [
     "selfcritic",
     "encoder",
     "rolloutlog",
+    "badsteps",
     "callbacks",
     "training_args",
     "toolset",
