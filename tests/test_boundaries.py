@@ -39,11 +39,14 @@ ROOMS = [
     "data",
     "metrics",
     "output_layer",
+    "objectives",
     "vocab",
     "hidden",
     "processes",
     "shards",
-    "objectives",
+    "passplan",
+    "prefixes",
+    "teacherpass",
     "scoring",
     "teacher",
     "organisms",
@@ -55,6 +58,7 @@ ROOMS = [
     "best",
     "collect",
     "assembly",
+    "onepass",
     "aggregation",
     "batches",
     "demonstrations",
@@ -62,6 +66,7 @@ ROOMS = [
     "selfcritic",
     "encoder",
     "rolloutlog",
+    "badsteps",
     "callbacks",
     "training_args",
     "toolset",
@@ -74,7 +79,7 @@ ROOMS = [
     "compare",
     "cli",
 ]
-ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
+ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout"}
 ALONE |= {"theory"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
