@@ -30,7 +30,8 @@ from distil.vocab.logits import (
     products,
     wide_dtype,
 )
-from distil.vocab.rows import row_stats, signed_target_, top_k, uses_triton
+from distil.vocab.rows import row_stats, signed_target_, top_k
+from distil.vocab.sums import add_product_, new_sum
 
 
 def gather_logps(
@@ -226,17 +227,14 @@ class _GatherLogps(torch.autograd.Function):
         form, wide = ctx.form, grad.dtype
         wanted = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
-        sums = weight.dtype if uses_triton(weight) else wide
-        grad_weight = torch.zeros_like(weight, dtype=sums) if wanted[1] else None
+        grad_weight = new_sum(weight) if wanted[1] else None
         grad_bias = torch.zeros_like(bias, dtype=wide) if wanted[2] else None
         for rows, product in products(hidden, weight, bias, form):
             signed_target_(product, lse[rows], ids[rows], grad[rows], form)
             if grad_hidden is not None:
                 addmm(None, product, weight, form.gain, out=grad_hidden[rows])
-            if grad_weight is not None and weight.dtype == sums:
-                grad_weight.addmm_(product.t(), hidden[rows], alpha=form.gain)
-            elif grad_weight is not None:
-                grad_weight.add_(product.t() @ hidden[rows], alpha=form.gain)
+            if grad_weight is not None:
+                add_product_(grad_weight, product, hidden[rows], form.gain)
             if grad_bias is not None:
                 grad_bias.add_(product.sum(0, dtype=wide), alpha=form.gain)
         narrow = [None if g is None else g.to(weight.dtype) for g in (grad_weight, grad_bias)]

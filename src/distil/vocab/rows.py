@@ -127,7 +127,7 @@ def top_k(
     logps = x.new_empty(len(x), k + ids.shape[1], dtype=wide_dtype(x.dtype))
     entropy = logps.new_empty(len(x)) if with_entropy else None
     for rows, y, room in _blocks(x, form):
-        top[rows] = _largest(y, k)
+        top[rows] = _largest(x[rows], k)  # not of y, where softcap may have made equals
         every = torch.log_softmax(y, -1, dtype=room.dtype, out=room)
         logps[rows] = every.gather(-1, torch.cat([top[rows], ids[rows]], -1))
         if entropy is not None:
@@ -135,25 +135,25 @@ def top_k(
     return logps[:, :k], top, logps[:, k:], entropy
 
 
-def _largest(y: Tensor, k: int) -> Tensor:
-    """y.topk(k).indices, by the maxima of groups.
+def _largest(x: Tensor, k: int) -> Tensor:
+    """x.topk(k).indices, by the maxima of groups.
 
     The k largest entries lie in the k groups with the largest maxima (or in the rest that fills no
     group): an entry outside is at most as large as each of those k maxima. So a row is read once,
     for the maxima, and what is sorted out is k groups; 2 to 3 times as fast on a CPU.
     """
-    groups = y.shape[-1] // GROUP
+    groups = x.shape[-1] // GROUP
     if not 0 < k < groups:
-        return y.topk(k).indices
+        return x.topk(k).indices
     covered = groups * GROUP
-    split = y[:, :covered].unflatten(-1, (groups, GROUP))
+    split = x[:, :covered].unflatten(-1, (groups, GROUP))
     chosen = split.amax(-1).topk(k, sorted=False).indices
     entries = split.gather(1, chosen[:, :, None].expand(-1, -1, GROUP)).flatten(1)
-    return ids_of_groups(torch.cat([entries, y[:, covered:]], -1).topk(k).indices, chosen, covered)
+    return ids_of_groups(torch.cat([entries, x[:, covered:]], -1).topk(k).indices, chosen, covered)
 
 
 def ids_of_groups(found: Tensor, chosen: Tensor, covered: int) -> Tensor:
-    """Ids of the positions `found` in [the chosen groups' entries, the entries from `covered` on]."""
+    """Ids of positions in a row of the chosen groups' entries, then those from `covered` on."""
     inside = chosen.shape[1] * GROUP
     group = chosen.gather(-1, (found // GROUP).clamp(max=chosen.shape[1] - 1))
     return torch.where(found < inside, group * GROUP + found % GROUP, found - inside + covered)
