@@ -237,6 +237,22 @@ def test_a_baseline_within_the_pass_is_the_one_computed_before(tmp_path: Path) -
     torch.testing.assert_close(gradient(one, [shuffled]), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_nothing_graded_at_all_ends_the_run_and_one_in_eight_is_enough(tmp_path: Path) -> None:
+    trainer = make_trainer(
+        tmp_path, reward_funcs=lambda completions, **_: [None] * len(completions)
+    )
+    with pytest.raises(FeedbackError, match="Not one of this step's 8"):
+        trainer.train()
+
+    def one(completions: list[Any], **columns: Any) -> list[float | None]:
+        return [1.0, *[None] * (len(completions) - 1)]
+
+    trainer = make_trainer(tmp_path / "b", reward_funcs=one, max_steps=1)
+    trainer.train()
+    (log,) = [log for log in trainer.state.log_history if "loss" in log]
+    assert log["feedback/ungraded"] == 7 / 8
+
+
 def test_rows_without_a_context_enter_neither_sums_nor_means(tmp_path: Path) -> None:
     def only_first_prompt(prompts: list[Any], answer: list[str], **columns: Any) -> list[Any]:
         return [Feedback(demonstration="one") if a == "1" else None for a in answer]
