@@ -303,6 +303,17 @@ def test_metrics_and_rollouts_are_written(tmp_path: Path) -> None:
     assert tokens["mask"] == [1] * len(tokens["mask"])
 
 
+def test_the_teacher_is_asked_once_a_batch_whatever_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = {"support": "joined", "first_error_margin": 1.0, "max_teacher_entropy": 3.0}
+    trainer = make_trainer(tmp_path, log_rollouts=8, objective=objective, teacher="frozen")
+    entered, scoring = [], trainer.teacher.scoring
+    monkeypatch.setattr(trainer.teacher, "scoring", lambda m: entered.append(1) or scoring(m))
+    trainer.train()
+    assert len(entered) == trainer.state.global_step == 2
+
+
 def test_logged_cost_is_the_mean_over_all_active_tokens(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, max_steps=1, log_rollouts=8)
     trainer.train()
