@@ -131,9 +131,10 @@ def _check_not_all_failed(rewards: Sequence[float | None], critiques: Critiques 
     if rewards and all(reward is None for reward in rewards):
         raise FeedbackError(
             f"Not one of this step's {len(rewards)} rollouts could be graded: every reward "
-            "function returned None for all of them. So no success is known, and a judge or a sandbox is "
-            "likely to be down (`distil doctor` tells of the sandbox). Mend it and resume from the "
-            "last checkpoint; where nothing is ever to be graded, return 0.0 instead of None."
+            "function returned None for all of them. So no success is known, and a judge or a "
+            "sandbox is likely to be down (`distil doctor` tells of the sandbox). Mend it and "
+            "resume from the last checkpoint; where nothing is ever to be graded, return 0.0 "
+            "instead of None."
         )
     if critiques is not None and critiques.asked and not critiques.answered:
         raise FeedbackError(
