@@ -117,7 +117,7 @@ class DistILTrainer(GRPOTrainer):
         # Without a cost nobody asks the teacher, so no weights are copied for it.
         self.teacher = make_teacher(
             args.teacher if cost else "live", self.model, args.teacher_ema_rate,
-            later=self.is_fsdp_enabled,
+            later=self.is_fsdp_enabled, device=args.teacher_shadow_device,
         )  # fmt: skip
         self.replay = ReplayBuffer(self.objective.replay_batches)
         self.builder = None if cost is None else self._make_builder(cost)
