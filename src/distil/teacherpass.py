@@ -109,18 +109,7 @@ def score_teacher(
     spare = most(model, len(passes)) - len(passes)  # counted before any pass waits for others
     for members, hidden, counts in run(model, base, stages, completion_ids.device):
         at, tokens, positions = _places(members, counts, scored)
-        wanted = asked[at, tokens]
-        layer = output_layer(base)  # after the pass: a sharded one is gathered by then
-        top, top_ids, at_ids, entropy = topk_and_gather_logps(
-            hidden[positions], layer.weight, k, wanted, bias=layer.bias, temperature=temperature,
-            logit_scale=layer.logit_scale, softcap=layer.softcap,
-        )  # fmt: skip
-        parts = (
-            torch.cat([top, at_ids[:, :-1]], -1),
-            torch.cat([top_ids, wanted[:, :-1]], -1),
-            at_ids[:, -1],
-            entropy,
-        )
+        parts = _looked_up(base, hidden[positions], asked[at, tokens], k, temperature)
         for whole, part in zip(found, parts, strict=True):
             whole[at, tokens] = part.to(whole.dtype)
     throw_away = Stage([[Row(0, [0, 0], 1)]])
@@ -134,6 +123,23 @@ def score_teacher(
     positions_run = sum(len(p) * max(p) for p in passes)
     work = TeacherWork(read, positions_run, positions_run - sum(map(sum, passes)))
     return TeacherScores(ids, logps, sampled_logps, entropy, work)
+
+
+def _looked_up(
+    base: Any, hidden: Tensor, asked: Tensor, k: int, temperature: float
+) -> tuple[Tensor, ...]:
+    """Of N tokens: support's log-probabilities and ids, the last asked one's, and entropy."""
+    layer = output_layer(base)  # after the pass: a sharded one is gathered by then
+    top, top_ids, at_ids, entropy = topk_and_gather_logps(
+        hidden, layer.weight, k, asked, bias=layer.bias, temperature=temperature,
+        logit_scale=layer.logit_scale, softcap=layer.softcap,
+    )  # fmt: skip
+    return (
+        torch.cat([top, at_ids[:, :-1]], -1),
+        torch.cat([top_ids, asked[:, :-1]], -1),
+        at_ids[:, -1],
+        entropy,
+    )
 
 
 def pass_tokens(base: Any) -> float:
