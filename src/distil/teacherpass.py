@@ -21,16 +21,19 @@ from distil.objectives import drop_repeats, repeated
 from distil.output_layer import output_layer
 from distil.passplan import Row, Stage, make_plan
 from distil.prefixes import can_share, run
-from distil.shards import most
+from distil.shards import is_sharded, most
 from distil.vocab import topk_and_gather_logps
 
 CPU_PASS_TOKENS = 48.0
-"""Tokens that take a CPU as long as a pass's start (all weights are read once); measured, see
-docs/speed.md."""
+"""Tokens that take a CPU as long as a pass's start, when all weights are read (docs/speed.md)."""
 
 PASS_PARAMETER_TOKENS = 2e12
 """The same on an accelerator, times the parameters: about 25 ms of launches at 1.6e14 operations a
 second, two operations a parameter and token. Arithmetic, not measured."""
+
+GATHER_TOKENS = 800.0
+"""And beside it where shards are gathered for each pass: two bytes a parameter at 2e11 bytes a
+second. Arithmetic, too."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def score_teacher(
     stages = make_plan(
         to_run,
         limit=batch_size * max((len(row.ids) for row in to_run), default=0),
-        fixed=pass_tokens(base),
+        fixed=pass_tokens(model, base),
         share=can_share(model, base),
     )
     passes = [lengths for stage in stages for lengths in stage.lengths()]
@@ -142,12 +145,12 @@ def _looked_up(
     )
 
 
-def pass_tokens(base: Any) -> float:
+def pass_tokens(model: Any, base: Any) -> float:
     """How many tokens take as long as starting one more pass."""
-    weight = base.get_output_embeddings().weight
-    if weight.device.type == "cpu":
+    if base.get_output_embeddings().weight.device.type == "cpu":
         return CPU_PASS_TOKENS
-    return PASS_PARAMETER_TOKENS / sum(p.numel() for p in base.parameters())
+    launches = PASS_PARAMETER_TOKENS / sum(p.numel() for p in base.parameters())
+    return launches + (GATHER_TOKENS if is_sharded(model) else 0)
 
 
 def _rows(
