@@ -67,6 +67,7 @@ ROOMS = [
     "encoder",
     "rolloutlog",
     "badsteps",
+    "alarms",
     "callbacks",
     "training_args",
     "toolset",
