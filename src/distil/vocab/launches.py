@@ -36,7 +36,7 @@ def signed_target_(x: Tensor, lse: Tensor, ids: Tensor, grad: Tensor, form: Logi
     """`rows.signed_target_`."""
     if len(x) == 0:
         return x
-    ids, grad = ids.contiguous(), grad.contiguous()
+    lse, ids, grad = lse.contiguous(), ids.contiguous(), grad.contiguous()
     count, width = ids.shape
     total = grad.sum(-1)
     options = _options(x, form)
@@ -67,7 +67,7 @@ def top_k(
 
 
 def _of_groups(x: Tensor, maxima: Tensor, k: int) -> Tensor:
-    """The ids of the k largest entries, found as `rows._largest` does."""
+    """The ids of the k largest entries, found as `rows.ids_of_largest` does."""
     chosen = maxima.topk(k, sorted=False).indices
     covered = maxima.shape[1] * GROUP
     rest = x[:, covered:]

@@ -1,6 +1,7 @@
 """What is read from, and written over, a chunk of logits: three passes over rows, by device.
 
-Each takes `x`, a [rows, vocab] product as `logits.products` yields it, and works on the logits over
+Each takes `x`, a [rows, vocab] product as `logits.products` yields it (a row's entries side by
+side in memory), and works on the logits over
 the temperature, y = form.forward_(x), row by row:
 
     row_stats        log-sum-exp, log-probabilities at ids, entropy; leaves x as it is
@@ -70,7 +71,8 @@ def row_stats(
     if uses_triton(x):
         from distil.vocab import launches
 
-        return launches.row_stats(x, ids, form, with_entropy=with_entropy)
+        with torch.cuda.device_of(x):
+            return launches.row_stats(x, ids, form, with_entropy=with_entropy)
     lse = x.new_empty(len(x), dtype=wide_dtype(x.dtype))
     logps = lse.new_empty(ids.shape)
     entropy = torch.empty_like(lse) if with_entropy else None
@@ -97,7 +99,8 @@ def signed_target_(x: Tensor, lse: Tensor, ids: Tensor, grad: Tensor, form: Logi
     if uses_triton(x) and ids.shape[1] <= MOST_IDS:
         from distil.vocab import launches
 
-        return launches.signed_target_(x, lse, ids, grad, form)
+        with torch.cuda.device_of(x):
+            return launches.signed_target_(x, lse, ids, grad, form)
     in_place = x.dtype == lse.dtype and form.cap is None
     for rows, y, room in _blocks(x, form):
         dy = torch.sub(y, lse[rows, None], out=y if in_place else room)
@@ -122,12 +125,13 @@ def top_k(
     if uses_triton(x):
         from distil.vocab import launches
 
-        return launches.top_k(x, k, form, ids, with_entropy=with_entropy)
+        with torch.cuda.device_of(x):
+            return launches.top_k(x, k, form, ids, with_entropy=with_entropy)
     top = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
     logps = x.new_empty(len(x), k + ids.shape[1], dtype=wide_dtype(x.dtype))
     entropy = logps.new_empty(len(x)) if with_entropy else None
     for rows, y, room in _blocks(x, form):
-        top[rows] = _largest(x[rows], k)  # not of y, where softcap may have made equals
+        top[rows] = ids_of_largest(x[rows], k)  # not of y, where softcap may have made equals
         every = torch.log_softmax(y, -1, dtype=room.dtype, out=room)
         logps[rows] = every.gather(-1, torch.cat([top[rows], ids[rows]], -1))
         if entropy is not None:
@@ -135,12 +139,12 @@ def top_k(
     return logps[:, :k], top, logps[:, k:], entropy
 
 
-def _largest(x: Tensor, k: int) -> Tensor:
+def ids_of_largest(x: Tensor, k: int) -> Tensor:
     """x.topk(k).indices, by the maxima of groups.
 
     The k largest entries lie in the k groups with the largest maxima (or in the rest that fills no
     group): an entry outside is at most as large as each of those k maxima. So a row is read once,
-    for the maxima, and what is sorted out is k groups; 2 to 3 times as fast on a CPU.
+    for the maxima, and what is sorted out is k groups (`benchmarks/topk.py`).
     """
     groups = x.shape[-1] // GROUP
     if not 0 < k < groups:
