@@ -1,8 +1,7 @@
 """What is read from, and written over, a chunk of logits: three passes over rows, by device.
 
-Each takes `x`, a [rows, vocab] product as `logits.products` yields it (a row's entries side by
-side in memory), and works on the logits over
-the temperature, y = form.forward_(x), row by row:
+Each takes `x`, a [rows, vocab] product as `logits.products` yields it (a row's entries side by side
+in memory), and works on the logits over the temperature, y = form.forward_(x), row by row:
 
     row_stats        log-sum-exp, log-probabilities at ids, entropy; leaves x as it is
     signed_target_   overwrites x by the loss's gradient in x, for gradients that arrive at the ids
