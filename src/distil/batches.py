@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distil import objectives
+from distil import objectives, parts
 from distil.assembly import credit_of
 from distil.config import ObjectiveConfig
 from distil.hidden import base_model
@@ -166,6 +166,7 @@ class BatchBuilder:
             cost=self.cost, tail=self.objective.tail, temperature=self.temperature,
         )  # fmt: skip
 
+    @parts.part("student pre-pass", whole=True)
     def _by_rows(
         self, model: Any, batch: Batch, score: Callable[[Batch], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:

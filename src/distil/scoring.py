@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distil import parts
 from distil.errors import TrainingError
 from distil.hidden import completion_hidden
 from distil.objectives import append_tail, drop_repeats, renormalise, repeated
@@ -108,6 +109,7 @@ def score_teacher(
     return TeacherScores(ids, logps, sampled_logps, entropy, tokens)
 
 
+@parts.part("output layer")
 def score_student(
     model: Any,
     base: Any,
@@ -130,6 +132,9 @@ def score_student(
     logps, entropy = gather_logps_and_entropy(
         hidden[scored], layer.weight, wanted, **_form(layer, temperature)
     )
+    parts.count(scored, "output layer")
+    parts.at_gradient(logps, "output layer")
+    parts.at_gradient(hidden, "backward")
     known = batch["teacher_logps"][scored]
     close = append_tail if tail else renormalise
     teacher = close(known[None])
@@ -161,6 +166,7 @@ def student_topk(
     return _put(found.new_zeros(*scored.shape, k), scored, found)
 
 
+@parts.part("output layer")
 def sequence_logps(
     model: Any, base: Any, batch: dict[str, Tensor], *, temperature: float
 ) -> Float[Tensor, "batch seq"]:
@@ -170,14 +176,19 @@ def sequence_logps(
     layer = output_layer(base)
     wanted = batch["completion_ids"][scored][:, None]
     logps = gather_logps(hidden[scored], layer.weight, wanted, **_form(layer, temperature))
+    parts.count(scored, "output layer")
+    parts.at_gradient(logps, "output layer")
+    parts.at_gradient(hidden, "backward")
     empty = torch.zeros(scored.shape, dtype=logps.dtype, device=logps.device)
     return empty.masked_scatter(scored, logps) + 0.0 * hidden.sum().to(logps.dtype)
 
 
+@parts.part("student forward")
 def _student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
     """[B, T, H] at the positions that predict the completion's tokens."""
     input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    parts.count(attention)
     return completion_hidden(model, base, input_ids, attention, batch["completion_ids"].shape[1])
 
 
