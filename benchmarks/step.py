@@ -2,12 +2,12 @@
 
     python benchmarks/step.py                        # sampling included (minutes)
     python benchmarks/step.py --canned               # fixed rollouts instead of sampled ones
-    python benchmarks/step.py --canned --checkpointing --objective reverse_kl
+    python benchmarks/step.py --canned --no-checkpointing --objective reverse_kl
     python benchmarks/step.py --device cuda --rollouts 64 --micro-batch 8 --model Qwen/Qwen3-0.6B
 
 Equal: model, prompt, number and length of rollouts (`min_new_tokens`: no early end), sampler
 (transformers' generate), K with a tail, EMA teacher, feedback on every rollout, so that the teacher
-reads every row, micro-batches, optimiser. TRL's compares on the student's top-K by reverse KL; ours
+reads every row, micro-batches, activation checkpointing (TRL's default), optimiser. TRL's compares on the student's top-K by reverse KL; ours
 by `--objective`, whose default looks further: future credit with a group's baseline. Every process
 is a fresh one, sides take turns, and each says by its parts (`distil.parts`) where time and memory
 went. Memory is the peak above the loaded model: what a step adds, with gradients, AdamW and the EMA
@@ -328,7 +328,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="of a process; the first warms up")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each side")
     parser.add_argument("--canned", action="store_true", help="fixed rollouts, none sampled")
-    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
