@@ -130,7 +130,8 @@ def spent(size: Size, device: torch.device, steps: int) -> dict[str, float]:
                 max_completion_length=size.length, max_steps=steps, logging_steps=1,
                 save_strategy="no", report_to="none", disable_tqdm=True, log_rollouts=-1,
                 use_cpu=device.type == "cpu", bf16=device.type != "cpu",
-                gradient_checkpointing=False, teacher="ema", objective={"name": "distil", "top_k": size.k},
+                gradient_checkpointing=False, teacher="ema",
+                objective={"name": "distil", "top_k": size.k},
             ),
             train_dataset=Dataset.from_list(
                 [{"prompt": [{"role": "user", "content": "why?"}]}] * 256

@@ -7,11 +7,11 @@
 
 Equal: model, prompt, number and length of rollouts (`min_new_tokens`: no early end), sampler
 (transformers' generate), K with a tail, EMA teacher, feedback on every rollout, so that the teacher
-reads every row, micro-batches, activation checkpointing (TRL's default), optimiser. TRL's compares on the student's top-K by reverse KL; ours
-by `--objective`, whose default looks further: future credit with a group's baseline. Every process
-is a fresh one, sides take turns, and each says by its parts (`distil.parts`) where time and memory
-went. Memory is the peak above the loaded model: what a step adds, with gradients, AdamW and the EMA
-shadow, which are alike on both sides.
+reads every row, micro-batches, activation checkpointing (TRL's default), optimiser. TRL's compares
+on the student's top-K by reverse KL; ours by `--objective`, whose default looks further: future
+credit with a group's baseline. Every process is a fresh one, sides take turns, and each says by its
+parts (`distil.parts`) where time and memory went. Memory is the peak above the loaded model: what a
+step adds, with gradients, AdamW and the EMA shadow, which are alike on both sides.
 
 Floor: a part's matrix products at the rate that this machine reaches on one large product; for
 sampling, the weights read once a token at the bandwidth of reading them; both measured here.

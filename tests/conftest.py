@@ -11,7 +11,8 @@ import jaxtyping
 
 # Annotated shapes are checked at run time, in the tests only. objectives and vocab check their
 # shapes themselves, with messages that are tested.
-jaxtyping.install_import_hook(["distil.scoring", "distil.hidden"], "beartype.beartype")
+SHAPED = ["distil.scoring", "distil.teacherpass", "distil.hidden"]
+jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
 
 import pytest
 import torch

@@ -40,11 +40,14 @@ ROOMS = [
     "metrics",
     "parts",
     "output_layer",
+    "objectives",
     "vocab",
     "hidden",
     "processes",
     "shards",
-    "objectives",
+    "passplan",
+    "prefixes",
+    "teacherpass",
     "scoring",
     "teacher",
     "organisms",
@@ -56,6 +59,7 @@ ROOMS = [
     "best",
     "collect",
     "assembly",
+    "onepass",
     "aggregation",
     "batches",
     "demonstrations",
@@ -76,7 +80,7 @@ ROOMS = [
     "compare",
     "cli",
 ]
-ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout", "parts"}
+ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout", "parts"}
 ALONE |= {"theory"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}

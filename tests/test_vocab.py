@@ -103,7 +103,7 @@ def test_the_chunk_size_changes_nothing(chunk):
 
 
 def test_more_tokens_than_one_block_change_nothing():
-    tokens = 2 * vocab.CPU_BLOCK + 3
+    tokens = 2 * vocab.logits.CPU_BLOCK + 3
     hidden, weight, bias, ids = inputs(tokens=tokens)
     expected = plain_logps(hidden, weight, bias).gather(-1, ids)
     got = gather_logps(hidden, weight, ids, bias=bias, chunk=tokens)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import Cache
 
 from distil.errors import ModelError
 from distil.output_layer import output_layer
@@ -33,8 +34,23 @@ def completion_hidden(
     ids count unmasked tokens, so left padding changes no position.
     """
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-    known = _forward_arguments(base)
-    extras = {"position_ids": position_ids, "logits_to_keep": 1, "use_cache": False}
+    hidden = decoder_hidden(model, base, input_ids, attention_mask, position_ids)
+    return hidden[:, -completion_length - 1 : -1]
+
+
+def decoder_hidden(
+    model: nn.Module,
+    base: nn.Module,
+    input_ids: Int[Tensor, "batch seq"],
+    attention_mask: Int[Tensor, "batch cached_and_seq"],
+    position_ids: Int[Tensor, "batch seq"],
+    cache: Cache | None = None,
+) -> Float[Tensor, "batch seq hidden"]:
+    """The decoder's output at every position. `cache`: keys and values of what comes before."""
+    known = forward_arguments(base)
+    extras = {"position_ids": position_ids, "logits_to_keep": 1, "use_cache": cache is not None}
+    if cache is not None:
+        extras["past_key_values"] = cache
     with _caught_decoder_output(base) as caught:
         model(
             input_ids=input_ids,
@@ -46,7 +62,7 @@ def completion_hidden(
             f"The decoder ran {len(caught)} times in one forward pass, where one was expected, so "
             f"its output can't be told apart. {type(base).__name__} isn't supported."
         )
-    return caught[0][:, -completion_length - 1 : -1]
+    return caught[0]
 
 
 def base_model(model: nn.Module) -> Any:
@@ -103,6 +119,6 @@ def _caught_decoder_output(base: Any) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _forward_arguments(base: nn.Module) -> set[str]:
+def forward_arguments(base: nn.Module) -> set[str]:
     """Argument names of the class's own forward (an instance's may have been wrapped)."""
     return set(inspect.signature(type(base).forward).parameters)

@@ -24,7 +24,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from distil.aggregation import ReplayBuffer, add_earlier, earlier_rows
-from distil.assembly import assemble, cost_function, observe, replay_loss
+from distil.assembly import cost_function, observe, replay_loss
 from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
 from distil.collect import (
@@ -137,8 +137,7 @@ class DistILTrainer(GRPOTrainer):
     def _make_builder(self, cost: Cost) -> BatchBuilder:
         return BatchBuilder(
             self.objective, cost, self.teacher, self.accelerator, self.temperature,
-            self.args.per_device_train_batch_size, self.processing_class.pad_token_id,
-            stop_ids(base_model(self.model)),
+            self.args.per_device_train_batch_size, stop_ids(base_model(self.model)),
         )  # fmt: skip
 
     def _make_critic(self, settings: CritiqueConfig) -> Critic | None:
@@ -293,13 +292,14 @@ class DistILTrainer(GRPOTrainer):
                     self._group_size, lambda rows, ids: self._grade(rows, ids, collected), sums,
                 )  # fmt: skip
         before = time.perf_counter()
-        tokens = builder.add_teacher(
+        work = builder.add_teacher(
             self.model, output, teacher_ids, sampled,
             [r.succeeded for r in collected.rollouts], self._group_size, stale=self._stale,
+            whole=self._mode == "eval" or self.args.steps_per_generation == 1,
             row_weight=row_weight,
         )  # fmt: skip
-        sums.rate("speed/teacher_tokens", tokens, time.perf_counter() - before)
-        count(tokens, "teacher")
+        work.add_metrics(sums, time.perf_counter() - before)
+        count(work.tokens, "teacher")
         if self._mode == "train" and self.objective.replay_batches:
             seed = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}"
             add_earlier(output, self.replay, len(teacher_ids), seed, self.accelerator)
@@ -359,8 +359,7 @@ class DistILTrainer(GRPOTrainer):
     def _distillation_loss(
         self, builder: BatchBuilder, model: Any, inputs: dict[str, Tensor]
     ) -> Tensor:
-        student = builder.score_student(model, inputs)
-        assembled = assemble(self.objective, student, inputs, share=self._share)
+        student, assembled = builder.loss(model, inputs, self._share)
         observe(self._sums[self._mode], self.objective, inputs, student, assembled)
         if self.rollout_log is not None and self._mode == "train":
             with part("logging"):
