@@ -56,11 +56,7 @@ class Size:
 
 
 BASE = Size()
-AXES: dict[str, tuple[list[Size], list[float]]] = {}
-
-
-def axis(name: str, sizes: Sequence[Size], values: Sequence[float]) -> None:
-    AXES[name] = list(sizes), list(values)
+WIDE = replace(BASE, vocab=8 * BASE.vocab)
 
 
 def powers(first: int, count: int) -> list[int]:
@@ -72,18 +68,16 @@ def parameters(hidden: int) -> float:
     return 4 * (4 + 3 * 3) * hidden**2 + BASE.vocab * hidden
 
 
-axis(
-    "tokens",
-    [replace(BASE, rollouts=n) for n in powers(8, 4)],
-    [n * BASE.length for n in powers(8, 4)],
-)
-axis("length", [replace(BASE, length=n) for n in powers(64, 4)], powers(64, 4))
-axis("vocabulary", [replace(BASE, vocab=n) for n in powers(8192, 4)], powers(8192, 4))
-axis("K", [replace(BASE, k=n) for n in powers(16, 4)], powers(16, 4))
-axis("group", [replace(BASE, rollouts=16, group=n) for n in powers(2, 4)], powers(2, 4))
-axis(
-    "model", [replace(BASE, hidden=n) for n in powers(64, 4)], list(map(parameters, powers(64, 4)))
-)
+AXES: dict[str, list[tuple[float, Size]]] = {
+    "tokens": [(n * BASE.length, replace(BASE, rollouts=n)) for n in powers(8, 4)],
+    "tokens, 8 V": [(n * BASE.length, replace(WIDE, rollouts=n)) for n in powers(8, 4)],
+    "length": [(n, replace(BASE, length=n)) for n in powers(64, 4)],
+    "vocabulary": [(n, replace(BASE, vocab=n)) for n in powers(8192, 4)],
+    "K": [(n, replace(BASE, k=n)) for n in powers(16, 4)],
+    "group": [(n, replace(BASE, rollouts=16, group=n)) for n in powers(2, 4)],
+    "model": [(parameters(n), replace(BASE, hidden=n)) for n in powers(64, 4)],
+}
+"""What grows, and the steps at which it's measured."""
 
 
 def make_model(size: Size, device: torch.device) -> LlamaForCausalLM:
@@ -163,8 +157,8 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
 def measure_here(device: torch.device, steps: int) -> None:
     """What a fresh process does: a line an axis."""
     spent(BASE, device, 2)  # loads libraries
-    for name, (sizes, _) in AXES.items():
-        print(json.dumps([name, [spent(size, device, steps) for size in sizes]]), flush=True)
+    for name, points in AXES.items():
+        print(json.dumps([name, [spent(size, device, steps) for _, size in points]]), flush=True)
 
 
 def measured(what: str, args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
@@ -196,7 +190,8 @@ def main() -> None:
     print("| grows | from, to | " + " | ".join([*SHOWN, "whole step", "peak memory"]) + " |")
     print("|---" * (len(SHOWN) + 4) + "|")
     above = []
-    for name, (_, values) in AXES.items():
+    grown = {name: [value for value, _ in points] for name, points in AXES.items()}
+    for name, values in grown.items():
         cells = [name, f"{values[0]:,.0f}, {values[-1]:,.0f}"]
         for column in [*SHOWN, "whole step", "memory"]:
             points = [p.get(column, 0.0) for p in (memory if column == "memory" else times)[name]]
@@ -206,12 +201,19 @@ def main() -> None:
             slope, r2 = fit(values, points)
             cells.append(f"{slope:.2f} ({r2:.2f})")
             attention = name == "length" and column not in ("output layer", "loss", "memory")
-            if name in ("tokens", "length") and slope > GROWTH and not attention:
+            if name in ("tokens", "tokens, 8 V", "length") and slope > GROWTH and not attention:
                 above.append(f"{column} with {name}: {slope:.2f}")
         print("| " + " | ".join(cells) + " |")
     print(f"\nAbove linear in tokens, attention apart: {', '.join(above) or 'nothing'}.")
+    for name, size in (("tokens", BASE), ("tokens, 8 V", WIDE)):
+        points = [p["memory"] for p in memory[name]]
+        slope, _ = statistics.linear_regression(grown[name], points)
+        print(
+            f"A token adds {slope / 1024:,.1f} KiB to the peak at a vocabulary of {size.vocab:,}, "
+            f"of which a row of float32 logits would be {size.vocab * 4 / 1024:,.0f}."
+        )
     print("\nSeconds and MiB of a whole step:")
-    for name, (_, values) in AXES.items():
+    for name, values in grown.items():
         each = zip(values, times[name], memory[name], strict=True)
         line = [f"{v:,.0f}: {t['whole step']:.2f}, {m['memory'] / 2**20:.0f}" for v, t, m in each]
         print(f"    {name:12}" + "   ".join(line))
