@@ -67,6 +67,7 @@ ROOMS = [
     "selfcritic",
     "encoder",
     "rolloutlog",
+    "badsteps",
     "callbacks",
     "profiler",
     "training_args",

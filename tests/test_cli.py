@@ -515,6 +515,10 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
             "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0).",
         ),
         (
+            replace(Recipe(), teacher=TeacherConfig(kind="live", shadow_device="cpu")),
+            "teacher.shadow_device is cpu, but a live teacher has no weights of its own",
+        ),
+        (
             replace(Recipe(), teacher=TeacherConfig(gate=True)),
             "teacher.samples is 0. Set teacher.samples to 1 or more.",
         ),
@@ -1062,8 +1066,9 @@ def test_the_default_objective_is_exact_but_for_the_credit_of_ends() -> None:
 
 def test_the_default_teacher_is_a_slow_average() -> None:
     assert TeacherConfig() == TeacherConfig(
-        kind="ema", ema_rate=0.01, max_prompt_length=10_240, samples=0, gate=False
-    )
+        kind="ema", ema_rate=0.01, shadow_device="same", max_prompt_length=10_240, samples=0,
+        gate=False,
+    )  # fmt: skip
 
 
 def test_by_default_every_update_has_fresh_rollouts() -> None:

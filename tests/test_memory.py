@@ -85,6 +85,8 @@ def test_four_gpus_share_what_fsdp_shards() -> None:
     frozen = replace(science(), teacher=replace(science().teacher, kind="frozen"))
     assert parts(frozen, shape(), 4)["teacher"].bytes == p  # of weights that are float32 by then
     assert parts(frozen, shape(), 1)["teacher"].bytes == 2 * p
+    away = replace(science(), teacher=replace(science().teacher, shadow_device="cpu"))
+    assert [parts(away, shape(), n)["teacher"].bytes for n in (0, 1)] == [4 * p, 0]
 
 
 def test_lora_trains_little_and_its_teacher_is_free() -> None:

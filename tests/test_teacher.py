@@ -155,6 +155,46 @@ def test_ema_is_saved_and_read_back(tmp_path: Path) -> None:
     assert all(torch.equal(v, other._shadow[k]) for k, v in teacher._shadow.items())
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_shadow_in_the_computers_memory_is_the_same_teacher(tmp_path: Path, lora: bool) -> None:
+    """On a CPU both lie there: what differs is that nothing may be shared with the model."""
+    models = [lora_model() if lora else make_model() for _ in range(2)]
+    teachers = [
+        make_teacher("ema", model, 0.3, device=device)
+        for model, device in zip(models, ("same", "cpu"), strict=True)
+    ]
+    for model, teacher in zip(models, teachers, strict=True):
+        nudge(model, 0.1)
+        teacher.after_step(model)
+    with teachers[0].scoring(models[0]), teachers[1].scoring(models[1]):
+        assert torch.equal(logits(models[0]), logits(models[1]))
+    teachers[1].save(tmp_path)
+    resumed = ShadowTeacher(models[0], 0.3, device="cpu")
+    resumed.load(tmp_path)
+    assert all(torch.equal(v, resumed._shadow[k]) for k, v in teachers[1]._shadow.items())
+
+
+@pytest.mark.parametrize("kind", ["frozen", "ema"])
+def test_a_shadow_in_the_computers_memory_leaves_the_device(kind: str) -> None:
+    """The meta device stands in for an accelerator: what is put there has no numbers."""
+    with torch.device("meta"):
+        model = nn.Linear(2, 3)
+    teacher = make_teacher(kind, model, 0.3)
+    assert {v.device.type for v in teacher._shadow.values()} == {"meta"}
+    model = nn.Linear(2, 3)
+    teacher = make_teacher(kind, model, 0.3, device="cpu")
+    shadow = {k: v.clone() for k, v in teacher._shadow.items()}
+    model.to("meta")
+    with teacher.scoring(model):
+        assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert all(torch.equal(v, teacher._shadow[k]) for k, v in shadow.items())
+
+
+def test_a_sharded_shadow_in_the_computers_memory_is_refused() -> None:
+    with pytest.raises(TrainingError, match=r"shadow_device is cpu, and FSDP2"):
+        make_teacher("ema", make_model(), 0.3, later=True, device="cpu")
+
+
 def test_a_checkpoint_without_this_ema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no teacher"):
         ShadowTeacher(make_model(), 0.3).load(tmp_path)

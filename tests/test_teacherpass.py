@@ -177,6 +177,30 @@ def test_a_batch_without_a_context_or_a_scored_token_is_all_zeros(given: Any) ->
     assert model.training
 
 
+@pytest.mark.parametrize("tokens", [1e9, 4.0])
+def test_a_process_with_fewer_passes_than_another_runs_as_many(
+    given: Any, monkeypatch: pytest.MonkeyPatch, tokens: float
+) -> None:
+    """Shards are gathered by all processes for each pass, or by none."""
+    monkeypatch.setattr("distil.teacherpass.CPU_PASS_TOKENS", tokens)
+    model = make_model().eval()
+    can_share(model, model)  # its own passes, once
+    told, ran = [], []
+
+    def most(model: Any, count: int) -> int:
+        told.append(count)
+        return count + 3
+
+    monkeypatch.setattr("distil.teacherpass.most", most)
+    model.register_forward_hook(lambda *_: ran.append(1))
+    prompts, completions, scored = given
+    for some in (prompts, [None] * 10):
+        ran.clear()
+        teacher(model, (some, completions, scored))
+        assert len(ran) == told[-1] + 3
+    assert told[0] > told[1] == 0
+
+
 def test_one_prompt_too_few_is_refused(given: Any) -> None:
     prompts, completions, scored = given
     with pytest.raises(TrainingError, match="9 teacher prompts for 10 completions"):

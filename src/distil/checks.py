@@ -172,6 +172,11 @@ def _combinations(recipe: Recipe) -> list[str]:
             "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0). "
             "Use teacher.kind: frozen, or set model.lora.rank."
         )
+    if recipe.teacher.shadow_device == "cpu" and recipe.teacher.kind in ("live", "lora_off"):
+        found.append(
+            f"teacher.shadow_device is cpu, but a {recipe.teacher.kind} teacher has no weights of "
+            "its own to put there. Leave it out, or use teacher.kind: ema or frozen."
+        )
     if recipe.teacher.gate and recipe.teacher.samples == 0:
         found.append(
             "teacher.gate compares the teacher's own samples with the student's, and "

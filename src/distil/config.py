@@ -12,6 +12,7 @@ FutureCredit = Literal["sum", "mean", "none"]
 Support = Literal["teacher", "student", "joined"]
 Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
+ShadowDevice = Literal["same", "cpu"]
 SourceName = Literal["sibling", "report", "expert", "correction", "tools", "critique"]
 Combine = Literal["first", "all"]
 CheckName = Literal["math", "choice", "exact", "tolerant", "programs"]
@@ -163,6 +164,9 @@ class TeacherConfig:
     live teacher can forget how to read feedback as the student changes (docs/results.md)."""
     ema_rate: float = 0.01
     """w <- (1 - rate) w + rate student, once an optimiser step (ema only)."""
+    shadow_device: ShadowDevice = "same"
+    """Where an ema or frozen teacher's weights lie: same, the model's device; cpu, the computer's
+    memory (a device has less to hold; each update and scoring pass copies the weights over)."""
     max_prompt_length: int = 10_240
     """Tokens; a longer prompt loses feedback text, never question or header."""
     samples: int = 0

@@ -105,7 +105,7 @@ def memory_parts(
         ),
         Part("gradients", own * shape.trained / shards, "one a trained parameter", "training"),
         Part("optimiser", 2 * own * shape.trained / shards, "AdamW: two a trained parameter"),
-        _teacher(recipe, shape, own, shards),
+        _teacher(recipe, shape, own, devices),
         _activations(recipe, shape, tokens, width),
         _output_layer(shape, devices, width, trained=not frozen),
         _kept(recipe, shards),
@@ -124,12 +124,14 @@ def peak(parts: Sequence[Part]) -> float:
     return needs["always"] + max(needs["training"], needs["sampling"])
 
 
-def _teacher(recipe: Recipe, shape: ModelShape, width: int, shards: int) -> Part:
+def _teacher(recipe: Recipe, shape: ModelShape, width: int, devices: int) -> Part:
     """Weights that the teacher has of its own. width: bytes of a number that is trained."""
     kind, lora = recipe.teacher.kind, recipe.model.lora.rank > 0
     if algorithm(recipe.objective.name).cost is None:
         return Part("teacher", 0, f"{recipe.objective.name} has none")
-    own = (shape.adapted if lora else shape.parameters) / shards
+    own = (shape.adapted if lora else shape.parameters) / max(devices, 1)
+    if recipe.teacher.shadow_device == "cpu" and devices and (kind == "ema" or not lora):
+        return Part("teacher", 0, f"{kind}: kept in the computer's memory")
     if kind == "ema":
         return Part("teacher", 4 * own, "EMA, a float32 shadow")
     if kind == "frozen" and not lora:

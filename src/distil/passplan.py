@@ -79,7 +79,7 @@ def in_passes(
     """Groups of places, so that sum(rows * longest) + fixed * groups is the least there is.
 
     before: positions that every row has beside its own (they count for the limit). padding: the
-    most padded positions, 5% of all tokens if it's None; `fixed` is halved until they are no more.
+    most padded positions, 5% of all tokens if it's None; `fixed` is lowered until they are no more.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     longest_first = [lengths[i] for i in order]
@@ -89,7 +89,7 @@ def in_passes(
         waste = sum(longest_first[a] * (b - a) - sum(longest_first[a:b]) for a, b in cuts)
         if waste <= allowed:
             return [order[a:b] for a, b in cuts]
-        fixed = fixed / 2 if fixed > 1e-6 else 0.0
+        fixed = 0.75 * fixed if fixed > 1e-6 else 0.0
 
 
 def _cut(lengths: Sequence[int], limit: int, fixed: float, before: int) -> list[tuple[int, int]]:
@@ -119,7 +119,9 @@ def _sharing(rows: Sequence[Row], limit: int, fixed: float) -> list[Stage]:
     alone = [row for length, members in clusters if not length for row in members]
     clusters = [(length, members) for length, members in clusters if length]
     stages = []
-    for group in in_passes([length for length, _ in clusters], limit=limit, fixed=fixed):
+    half = PADDING / 2  # of all tokens that these clusters run: one for prefixes, one for rows
+    allowed = half * sum(n + sum(len(r.ids) - n for r in rows) for n, rows in clusters)
+    for group in in_passes([n for n, _ in clusters], limit=limit, fixed=fixed, padding=allowed):
         together = [clusters[i] for i in group]
         longest = max(length for length, _ in together)
         prefixes = [members[0].ids[:length] for length, members in together]
@@ -127,9 +129,8 @@ def _sharing(rows: Sequence[Row], limit: int, fixed: float) -> list[Stage]:
         owner = {row.place: i for i, (_, rows) in enumerate(together) for row in rows}
         begun = Stage([], prefixes, owner)
         lengths = [len(begun.rest(row)) for row in members]
-        tokens = sum(length for length, _ in together)
-        left = PADDING * (tokens + sum(lengths)) - (longest * len(together) - tokens)
-        places = in_passes(lengths, limit=limit, fixed=fixed, before=longest, padding=left)
+        allowed = half * (sum(length for length, _ in together) + sum(lengths))
+        places = in_passes(lengths, limit=limit, fixed=fixed, before=longest, padding=allowed)
         stages.append(Stage(_picked(members, places), prefixes, owner))
     passes = _picked(alone, in_passes([len(r.ids) for r in alone], limit=limit, fixed=fixed))
     return [*stages, Stage(passes)] if passes else stages

@@ -37,7 +37,7 @@ from distil.types import RunInfo
 RECIPE_FILE = "recipe.yaml"
 MARKER = "distil_complete.json"
 ROLLOUTS_FILE = "rollouts.jsonl"
-LOGS = ("metrics.jsonl", ROLLOUTS_FILE)
+LOGS = ("metrics.jsonl", ROLLOUTS_FILE, "bad-steps.jsonl")
 PACKAGES = (
     "distil",
     "torch",

@@ -8,8 +8,8 @@ ema       an exponential moving average, w <- (1 - rate) w + rate student, once 
 
 Each is a context manager around the scoring pass: inside, the model *is* the teacher; outside, the
 student again, whatever happened within. Weights that FSDP2 shards have a sharded shadow, made once
-they are (`distil.shards`). Left out: what the teacher is shown (`distil.prompts`), served teachers,
-and weights that ZeRO-3 shards.
+they are (`distil.shards`); one that isn't may lie in the computer's memory. Left out: what the
+teacher is shown (`distil.prompts`), served teachers, and weights that ZeRO-3 shards.
 """
 
 from abc import ABC, abstractmethod
@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from distil.config import ShadowDevice
 from distil.errors import RunError, TrainingError
 from distil.processes import is_main
 from distil.shards import exchanged, fill, is_sharded, reshard, whole
@@ -85,12 +86,28 @@ class ShadowTeacher(Teacher):
     averaging A and B apart would give another matrix.
 
     later: the model isn't sharded yet, but will be: the copy is made at `begin`, of the shards.
+    device: "cpu" keeps it in the computer's memory, wherever the model lies. Each update then moves
+    the student's weights there, one at a time; each scoring pass, the shadow's to the model.
+    Raises TrainingError for "cpu" and `later`.
     """
 
-    def __init__(self, model: nn.Module, rate: float, *, later: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        rate: float,
+        *,
+        later: bool = False,
+        device: ShadowDevice = "same",
+    ) -> None:
         if not 0 <= rate <= 1:
             raise ValueError(f"rate is {rate}, and must lie in [0, 1]: 0 never moves, 1 is live.")
+        if device == "cpu" and later:
+            raise TrainingError(
+                "teacher.shadow_device is cpu, and FSDP2 shards this model: its teacher is sharded "
+                "with it, a part on each device. Use shadow_device: same, or more devices."
+            )
         self.rate = rate
+        self._device = torch.device("cpu") if device == "cpu" else None
         self._checkpoint: Path | None = None
         self._shadow: dict[str, Tensor] | None = None
         if not later:
@@ -108,7 +125,11 @@ class ShadowTeacher(Teacher):
             )
         reshard(model)
         self._shadow = {
-            name: weight.clone() if self.rate == 0 else weight.float().clone()
+            name: weight.to(
+                self._device or weight.device,
+                weight.dtype if self.rate == 0 else torch.float32,
+                copy=True,
+            )
             for name, weight in _effective_weights(model)
         }
         if self._checkpoint is not None:
@@ -141,7 +162,8 @@ class ShadowTeacher(Teacher):
         assert self._shadow is not None
         reshard(model)
         for name, weight in _effective_weights(model):
-            self._shadow[name].lerp_(weight.to(self._shadow[name].dtype), self.rate)
+            shadow = self._shadow[name]
+            shadow.lerp_(weight.to(shadow.device).to(shadow.dtype), self.rate)
 
     def save(self, folder: Path) -> None:
         """The whole shadow, in one file, whether it is sharded or not.
@@ -179,11 +201,16 @@ class ShadowTeacher(Teacher):
 def _pointed_at(
     targets: Mapping[str, nn.Parameter], shadow: Mapping[str, Tensor]
 ) -> Iterator[None]:
-    """Inside, each parameter points at the shadow; at its own storage again afterwards."""
+    """Inside, each parameter points at the shadow; at its own storage again afterwards.
+
+    Where dtype or device differ, at a copy: one more model in memory, of the model's own dtype,
+    while the teacher scores (gradients and activations aren't there then).
+    """
     own = {name: parameter.data for name, parameter in targets.items()}
     try:
         for name, parameter in targets.items():
-            parameter.data = shadow[name].to(parameter.device, parameter.dtype)
+            # Moved first: the other way round, the slower device would convert.
+            parameter.data = shadow[name].to(parameter.device).to(parameter.dtype)
         yield
     finally:
         for name, parameter in targets.items():
@@ -201,16 +228,25 @@ def _read(file: Path, shadow: Mapping[str, Tensor]) -> None:
             fill(value, saved.get_tensor(name))
 
 
-def make_teacher(kind: str, model: nn.Module, ema_rate: float, *, later: bool = False) -> Teacher:
+def make_teacher(
+    kind: str,
+    model: nn.Module,
+    ema_rate: float,
+    *,
+    later: bool = False,
+    device: ShadowDevice = "same",
+) -> Teacher:
     """The teacher that a recipe names. Copies weights for frozen and ema (`later`: at `begin`)."""
     if kind == "live":
         return LiveTeacher()
     if kind == "lora_off":
         return LoraOffTeacher()
     if kind == "frozen":
-        return LoraOffTeacher() if _is_fresh_lora(model) else ShadowTeacher(model, 0.0, later=later)
+        if _is_fresh_lora(model):
+            return LoraOffTeacher()
+        return ShadowTeacher(model, 0.0, later=later, device=device)
     if kind == "ema":
-        return ShadowTeacher(model, ema_rate, later=later)
+        return ShadowTeacher(model, ema_rate, later=later, device=device)
     raise ValueError(f"Unknown teacher {kind!r}. Known: live, frozen, lora_off, ema.")
 
 

@@ -25,6 +25,7 @@ from trl import GRPOTrainer
 
 from distil.aggregation import ReplayBuffer, add_earlier, earlier_rows
 from distil.assembly import cost_function, observe, replay_loss
+from distil.badsteps import BadSteps
 from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
 from distil.collect import (
@@ -38,7 +39,6 @@ from distil.collect import (
 from distil.config import CritiqueConfig
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.encoder import Encoder
-from distil.errors import TrainingError
 from distil.feedback.critics import Critic
 from distil.feedback.judge import check_judge
 from distil.feedback.tools import tool_traces
@@ -118,7 +118,7 @@ class DistILTrainer(GRPOTrainer):
         # Without a cost nobody asks the teacher, so no weights are copied for it.
         self.teacher = make_teacher(
             args.teacher if cost else "live", self.model, args.teacher_ema_rate,
-            later=self.is_fsdp_enabled,
+            later=self.is_fsdp_enabled, device=args.teacher_shadow_device,
         )  # fmt: skip
         self.replay = ReplayBuffer(self.objective.replay_batches)
         self.builder = None if cost is None else self._make_builder(cost)
@@ -132,6 +132,11 @@ class DistILTrainer(GRPOTrainer):
         self.rollout_log: RolloutLog | None = None
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
             self.rollout_log = RolloutLog(args.output_dir)
+        self.bad_steps = BadSteps(
+            args.output_dir,
+            self.accelerator,
+            lambda skipped: self._sums["train"].ratio("steps/skipped", float(skipped), 1),
+        )
         self._add_callbacks()
 
     def _make_builder(self, cost: Cost) -> BatchBuilder:
@@ -156,7 +161,10 @@ class DistILTrainer(GRPOTrainer):
 
     def _add_callbacks(self) -> None:
         replay = self.replay if self.objective.replay_batches else None
-        self.add_callback(CheckpointCallback(self.teacher, replay, self.accelerator))
+        self.add_callback(self.bad_steps)
+        self.add_callback(
+            CheckpointCallback(self.teacher, replay, self.bad_steps, self.accelerator)
+        )
         self.add_callback(PromptOrder())
         if self.rollout_log is not None:
             self.add_callback(MetricsFile(self.args.output_dir))
@@ -346,14 +354,8 @@ class DistILTrainer(GRPOTrainer):
         if self._mode == "train" and self.rollout_log is not None:
             with part("logging"):
                 self.rollout_log.after_micro_batch()
-        if not torch.isfinite(loss):
-            if self.rollout_log is not None:
-                self.rollout_log.close_step()
-            raise TrainingError(
-                f"The loss of step {self.state.global_step + 1} is {loss.item()}: the weights or a "
-                "log-probability are no longer finite. Lower the learning rate, or resume from the "
-                f"last checkpoint in {self.args.output_dir}; nothing of this step was applied."
-            )
+        if self._mode == "train":
+            self.bad_steps.saw(loss, inputs)
         return loss
 
     def _distillation_loss(

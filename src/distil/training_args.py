@@ -10,7 +10,14 @@ from trl import GRPOConfig
 
 from distil.algorithms import faults, resolved
 from distil.checks import feedback_faults
-from distil.config import Combine, CritiqueConfig, ObjectiveConfig, SourceName, TeacherKind
+from distil.config import (
+    Combine,
+    CritiqueConfig,
+    ObjectiveConfig,
+    ShadowDevice,
+    SourceName,
+    TeacherKind,
+)
 from distil.critiquechecks import critique_faults
 from distil.errors import RecipeError, RunError, known_names, perhaps
 from distil.feedback.sibling import SiblingChoice
@@ -39,6 +46,7 @@ class DistILConfig(GRPOConfig):
     num_generations: int = _help(8, "Rollouts of a prompt; 1 where no rewards are compared.")
     teacher: TeacherKind = _help("ema", "live, frozen, lora_off or ema.")
     teacher_ema_rate: float = _help(0.01, "w <- (1-rate) w + rate student, once a step.")
+    teacher_shadow_device: ShadowDevice = _help("same", "same or cpu: where the average lies.")
     teacher_samples: int = _help(0, "Completions a prompt that the teacher writes, graded.")
     teacher_gate: bool = _help(False, "Leave out prompts where the teacher is no better.")
     max_teacher_prompt_length: int = _help(10_240, "Tokens; feedback text is cut to fit.")
@@ -90,6 +98,7 @@ class DistILConfig(GRPOConfig):
             *(("feedback_order", name, SourceName) for name in self.feedback_order),
             ("feedback_combine", self.feedback_combine, Combine),
             ("sibling_choice", self.sibling_choice, SiblingChoice),
+            ("teacher_shadow_device", self.teacher_shadow_device, ShadowDevice),
         ]
         return [
             *(

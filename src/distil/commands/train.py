@@ -263,6 +263,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             objective=asdict(objective),
             teacher=recipe.teacher.kind,
             teacher_ema_rate=recipe.teacher.ema_rate,
+            teacher_shadow_device=recipe.teacher.shadow_device,
             teacher_samples=recipe.teacher.samples,
             teacher_gate=recipe.teacher.gate,
             max_teacher_prompt_length=recipe.teacher.max_prompt_length,
