@@ -658,7 +658,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
                 deadline=7.0,
             ),
         ),
-        teacher=TeacherConfig("frozen", 0.05, 512, samples=4, gate=True),
+        teacher=TeacherConfig("frozen", 0.05, "cpu", 512, samples=4, gate=True),
         objective=ObjectiveConfig(
             name="-my own/ä.py:mine",
             future="none",
