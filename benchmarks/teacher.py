@@ -12,8 +12,9 @@ after     `distil.teacherpass`: what rows begin with alike is read once, where t
 
 Ids are random, lengths and what siblings share are as in the mixes below; the output layer (top 20
 and the sampled token at every completion token) is in all three. The largest difference of a
-log-probability from `before` is printed. Times are the median over turns; the floor is the tokens
-that `after` runs, at the rate of one pass over 512 tokens.
+log-probability from `before` is printed. Times are medians over turns. CPU seconds with one thread
+hold on a busy machine too. The floor: the tokens that `after` runs, at the rate of one pass over
+512 tokens.
 """
 
 import argparse
@@ -135,11 +136,11 @@ def after(
     return scores.sampled_logps, work.positions, work.positions - work.padding
 
 
-def timed(act: Callable[[], Any]) -> tuple[float, Any]:
-    """(seconds, what it returned)."""
-    started = time.perf_counter()
+def timed(act: Callable[[], Any]) -> tuple[float, float, Any]:
+    """(seconds, CPU seconds, what it returned)."""
+    started, spent = time.perf_counter(), time.process_time()
     result = act()
-    return time.perf_counter() - started, result
+    return time.perf_counter() - started, time.process_time() - spent, result
 
 
 def compare(names: list[str], repeats: int) -> None:
@@ -147,8 +148,8 @@ def compare(names: list[str], repeats: int) -> None:
     model = load_model("smollm2-135m-instruct")[0].eval()
     plain = torch.randint(3, 40_000, (1, 512))
     one = lambda: completion_hidden(model, model, plain, torch.ones_like(plain), 1)  # noqa: E731
-    print("| mix | way | positions | padding | seconds | of before | largest difference |")
-    print("|---|---|--:|--:|--:|--:|--:|")
+    print("| mix | way | positions | padding | seconds | CPU s | of before | largest difference |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
     for name in names:
         prompts, completions = make_rows(MIXES[name], 0, 40_000)
         ids, mask = as_tensors(completions)
@@ -157,26 +158,31 @@ def compare(names: list[str], repeats: int) -> None:
             "apart": lambda: after(model, prompts, ids, mask, share=False),  # noqa: B023
             "after": lambda: after(model, prompts, ids, mask, share=True),  # noqa: B023
         }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        results, rates = {}, []
+        seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in [*ways, "floor"]}
+        results = {}
         with torch.no_grad():
             one()
             for _ in range(repeats):
-                rates.append(timed(one)[0] / 512)
+                seconds["floor"].append(timed(one)[:2])
                 for way, act in ways.items():
-                    took, results[way] = timed(act)
-                    seconds[way].append(took)
-        reference = statistics.median(seconds["before"])
+                    *took, results[way] = timed(act)
+                    seconds[way].append((took[0], took[1]))
+        wall, cpu = (
+            {way: statistics.median(t[i] for t in taken) for way, taken in seconds.items()}
+            for i in range(2)
+        )
         for way, (logps, positions, tokens) in results.items():
-            took = statistics.median(seconds[way])
             off = (logps - results["before"][0]).abs().max().item()
             print(
-                f"| {name} | {way} | {positions:,} | {1 - tokens / positions:.1%} | {took:.2f} | "
-                f"{took / reference:.2f} | {off:.1e} |"
+                f"| {name} | {way} | {positions:,} | {1 - tokens / positions:.1%} | "
+                f"{wall[way]:.2f} | {cpu[way]:.2f} | {cpu[way] / cpu['before']:.2f} | {off:.1e} |"
             )
-        floor = statistics.median(rates) * results["after"][2]
-        print(f"| {name} | floor | {results['after'][2]:,} | 0.0% | {floor:.2f} | "
-              f"{floor / reference:.2f} | |", flush=True)  # fmt: skip
+        share = results["after"][2] / 512
+        print(
+            f"| {name} | floor | {results['after'][2]:,} | 0.0% | {share * wall['floor']:.2f} | "
+            f"{share * cpu['floor']:.2f} | {share * cpu['floor'] / cpu['before']:.2f} | |",
+            flush=True,
+        )
 
 
 def plans(seeds: int) -> None:
@@ -196,7 +202,7 @@ def plans(seeds: int) -> None:
                     for i, (p, c) in enumerate(zip(*make_rows(whole, seed, 40_000), strict=True))
                 ]
                 limit = AT_ONCE * max(len(row.ids) for row in rows)
-                spent, stages = timed(
+                spent, _, stages = timed(
                     lambda: make_plan(rows, limit=limit, fixed=fixed, share=True)  # noqa: B023
                 )
                 passes = [lengths for stage in stages for lengths in stage.lengths()]
@@ -249,9 +255,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mixes", nargs="*", default=[], choices=[*MIXES, []])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--update", action="store_true")
     given = parser.parse_args()
+    torch.set_num_threads(given.threads)
     if given.plan:
         plans(5)
     elif given.update:

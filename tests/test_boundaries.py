@@ -68,6 +68,7 @@ ROOMS = [
     "encoder",
     "rolloutlog",
     "badsteps",
+    "alarms",
     "callbacks",
     "profiler",
     "training_args",

@@ -27,7 +27,7 @@ from distil import passplan
 from distil.errors import TrainingError
 from distil.hidden import base_model
 from distil.prefixes import can_share
-from distil.teacherpass import TeacherScores, score_teacher
+from distil.teacherpass import TeacherScores, pass_tokens, score_teacher
 from test_hidden import TINY
 
 WINDOW = {"sliding_window": 6}
@@ -167,6 +167,15 @@ def test_bfloat16_stays_within_its_own_error(given: Any, monkeypatch: pytest.Mon
     assert 0 < errors[1] < 1.5 * errors[0]
 
 
+def test_prompts_are_shared_under_autocast_and_in_bfloat16() -> None:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model = make_model().eval()
+        assert can_share(model, model)
+    with torch.no_grad():
+        model = make_model().eval().to(torch.bfloat16)
+        assert can_share(model, model)
+
+
 def test_a_batch_without_a_context_or_a_scored_token_is_all_zeros(given: Any) -> None:
     prompts, completions, scored = given
     model = make_model().train()
@@ -199,6 +208,14 @@ def test_a_process_with_fewer_passes_than_another_runs_as_many(
         teacher(model, (some, completions, scored))
         assert len(ran) == told[-1] + 3
     assert told[0] > told[1] == 0
+
+
+def test_starting_a_pass_costs_large_models_on_accelerators_fewer_tokens() -> None:
+    model = make_model()
+    assert pass_tokens(model, model) == 48
+    model.to("meta")  # stands in for one
+    numbers = sum(p.numel() for p in model.parameters())
+    assert pass_tokens(model, model) == 2e12 / numbers
 
 
 def test_one_prompt_too_few_is_refused(given: Any) -> None:

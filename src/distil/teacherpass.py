@@ -21,16 +21,19 @@ from distil.objectives import drop_repeats, repeated
 from distil.output_layer import output_layer
 from distil.passplan import Row, Stage, make_plan
 from distil.prefixes import can_share, run
-from distil.shards import most
+from distil.shards import is_sharded, most
 from distil.vocab import topk_and_gather_logps
 
 CPU_PASS_TOKENS = 48.0
-"""Tokens that take a CPU as long as a pass's start (all weights are read once); measured, see
-docs/speed.md."""
+"""Tokens that take a CPU as long as a pass's start, when all weights are read (docs/speed.md)."""
 
 PASS_PARAMETER_TOKENS = 2e12
 """The same on an accelerator, times the parameters: about 25 ms of launches at 1.6e14 operations a
 second, two operations a parameter and token. Arithmetic, not measured."""
+
+GATHER_TOKENS = 800.0
+"""And beside it where shards are gathered for each pass: two bytes a parameter at 2e11 bytes a
+second. Arithmetic, too."""
 
 
 @dataclass(frozen=True)
@@ -102,24 +105,14 @@ def score_teacher(
     stages = make_plan(
         to_run,
         limit=batch_size * max((len(row.ids) for row in to_run), default=0),
-        fixed=pass_tokens(base),
+        fixed=pass_tokens(model, base),
         share=can_share(model, base),
     )
     passes = [lengths for stage in stages for lengths in stage.lengths()]
     spare = most(model, len(passes)) - len(passes)  # counted before any pass waits for others
     for members, hidden, counts in run(model, base, stages, completion_ids.device):
         at, tokens, positions = _places(members, counts, scored)
-        wanted = asked[at, tokens]
-        layer = output_layer(base)  # after the pass: a sharded one is gathered by then
-        top, top_ids, at_ids, entropy = topk_and_gather_logps(
-            hidden[positions], layer.weight, k, wanted, **layer.form(temperature)
-        )
-        parts = (
-            torch.cat([top, at_ids[:, :-1]], -1),
-            torch.cat([top_ids, wanted[:, :-1]], -1),
-            at_ids[:, -1],
-            entropy,
-        )
+        parts = _looked_up(base, hidden[positions], asked[at, tokens], k, temperature)
         for whole, part in zip(found, parts, strict=True):
             whole[at, tokens] = part.to(whole.dtype)
     throw_away = Stage([[Row(0, [0, 0], 1)]])
@@ -135,12 +128,28 @@ def score_teacher(
     return TeacherScores(ids, logps, sampled_logps, entropy, work)
 
 
-def pass_tokens(base: Any) -> float:
+def _looked_up(
+    base: Any, hidden: Tensor, asked: Tensor, k: int, temperature: float
+) -> tuple[Tensor, ...]:
+    """Of N tokens: support's log-probabilities and ids, the last asked one's, and entropy."""
+    layer = output_layer(base)  # after the pass: a sharded one is gathered by then
+    top, top_ids, at_ids, entropy = topk_and_gather_logps(
+        hidden, layer.weight, k, asked, **layer.form(temperature)
+    )
+    return (
+        torch.cat([top, at_ids[:, :-1]], -1),
+        torch.cat([top_ids, asked[:, :-1]], -1),
+        at_ids[:, -1],
+        entropy,
+    )
+
+
+def pass_tokens(model: Any, base: Any) -> float:
     """How many tokens take as long as starting one more pass."""
-    weight = base.get_output_embeddings().weight
-    if weight.device.type == "cpu":
+    if base.get_output_embeddings().weight.device.type == "cpu":
         return CPU_PASS_TOKENS
-    return PASS_PARAMETER_TOKENS / sum(p.numel() for p in base.parameters())
+    launches = PASS_PARAMETER_TOKENS / sum(p.numel() for p in base.parameters())
+    return launches + (GATHER_TOKENS if is_sharded(model) else 0)
 
 
 def _rows(
