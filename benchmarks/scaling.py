@@ -1,6 +1,6 @@
 """How a step's time and memory grow: with tokens, length, vocabulary, K, group and model size.
 
-    python benchmarks/scaling.py [--device cuda]
+    python benchmarks/scaling.py [--device cuda] [--busy]
 
 A whole step of DistIL (teacher's pass, student's, output layer, loss, backward, optimiser; fixed
 rollouts, nothing sampled) on random Llamas, one size changed at a time, every part timed by
@@ -9,7 +9,8 @@ rollouts, nothing sampled) on random Llamas, one size changed at a time, every p
 tokens, nothing may grow faster than they do but attention (the row `length`, in teacher, student
 and backward). An exponent near 0 with a low R^2 says that the size makes no odds.
 
-Times and memory come from two processes: the second one's allocator hands each block back at once
+`--busy`: the processor seconds of all threads, where others use the machine too. Times and memory
+come from two processes: the second one's allocator hands each block back at once
 (on a CPU), so that its peaks are the step's own, and its times too long.
 """
 
@@ -21,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -111,7 +113,7 @@ def make_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def spent(size: Size, device: torch.device, steps: int) -> dict[str, float]:
+def spent(size: Size, device: torch.device, steps: int, busy: bool) -> dict[str, float]:
     """Median seconds of each part, and `memory`: the highest peak, in bytes, after a warm-up."""
     model, meter = make_model(size, device), peak_meter(device)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +134,7 @@ def spent(size: Size, device: torch.device, steps: int) -> dict[str, float]:
             ),
             processing_class=make_tokenizer(size.vocab),
         )  # fmt: skip
-        profile = ProfileCallback(folder)
+        profile = ProfileCallback(folder, now=time.process_time if busy else time.perf_counter)
         trainer.add_callback(profile)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -154,18 +156,28 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
     return slope, 1 - residual / total if total else 1.0
 
 
-def measure_here(device: torch.device, steps: int) -> None:
+def measure_here(device: torch.device, steps: int, busy: bool) -> None:
     """What a fresh process does: a line an axis."""
-    spent(BASE, device, 2)  # loads libraries
+    spent(BASE, device, 2, busy)  # loads libraries
     for name, points in AXES.items():
-        print(json.dumps([name, [spent(size, device, steps) for _, size in points]]), flush=True)
+        print(
+            json.dumps([name, [spent(size, device, steps, busy) for _, size in points]]), flush=True
+        )
 
 
 def measured(what: str, args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Every axis's points, from a fresh process."""
     quick = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     done = subprocess.run(
-        [sys.executable, __file__, "--device", args.device, "--here", str(args.steps)],
+        [
+            sys.executable,
+            __file__,
+            "--device",
+            args.device,
+            "--here",
+            str(args.steps),
+            *["--busy"] * args.busy,
+        ],
         env={**os.environ, **(quick if what == "memory" else {})},
         capture_output=True,
         text=True,
@@ -179,13 +191,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--steps", type=int, default=3, help="of a size; the first warms up")
+    parser.add_argument("--busy", action="store_true", help="processor seconds, not the clock's")
     parser.add_argument("--here", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.here:
-        measure_here(torch.device(args.device), args.here)
+        measure_here(torch.device(args.device), args.here, args.busy)
         return
     times = measured("time", args)
-    memory = measured("memory", argparse.Namespace(device=args.device, steps=2))
+    memory = measured("memory", argparse.Namespace(device=args.device, steps=2, busy=False))
     print(f"Base: {BASE}, 4 layers, {args.device}, {torch.get_num_threads()} threads\n")
     print("| grows | from, to | " + " | ".join([*SHOWN, "whole step", "peak memory"]) + " |")
     print("|---" * (len(SHOWN) + 4) + "|")

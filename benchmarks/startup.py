@@ -3,7 +3,8 @@
     python benchmarks/startup.py [--recipe recipes/demo.yaml] [--repeats 5] [--imports]
 
 Each figure is the median over fresh processes, from before the process is started; files are in the
-page cache after the first, untimed one. A run's first sampled token belongs to the evaluation
+page cache after the first, untimed one. Beside it, the processor seconds of all its threads, which
+others on the machine make little odds to. A run's first sampled token belongs to the evaluation
 before training: what comes before it is imports, the task's problems, the model, a prompt's pass.
 `--imports` lists the imports of `distil.commands.train` that take longest by themselves.
 
@@ -28,17 +29,20 @@ import json, os, sys, time
 import torch
 import distil.commands.train as command
 from distil.cli import main
-marks = {"imports": time.time()}
+def now():
+    return [time.time(), time.process_time()]
+
+marks = {"imports": now()}
 
 def marked(name, function):
     def run(*arguments, **options):
         result = function(*arguments, **options)
-        marks[name] = time.time()
+        marks[name] = now()
         return result
     return run
 
 def first_token(*arguments, **options):
-    marks["first token"] = time.time()
+    marks["first token"] = now()
     print("MARKS" + json.dumps(marks), flush=True)
     os._exit(0)
 
@@ -49,15 +53,21 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def help_seconds(*words: str) -> float:
-    start = time.time()
+Spent = tuple[float, float]
+"""(seconds, processor seconds)."""
+
+
+def help_seconds(*words: str) -> Spent:
+    start, before = time.time(), os.times()
     command = [sys.executable, "-m", "distil.cli", *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.time() - start
+    after = os.times()
+    processor = after.children_user - before.children_user
+    return time.time() - start, processor + after.children_system - before.children_system
 
 
-def train_seconds(recipe: str) -> dict[str, float]:
-    """Seconds of each stage of a run that ends with its first sampled token."""
+def train_seconds(recipe: str) -> dict[str, Spent]:
+    """What each stage of a run takes that ends with its first sampled token."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", TRAIN, "train", recipe, "--train.output-dir", folder]
         start = time.time()
@@ -66,10 +76,10 @@ def train_seconds(recipe: str) -> dict[str, float]:
     if not marks:
         sys.exit(f"The run ended before a token was sampled:\n{done.stdout}{done.stderr}")
     at = json.loads(marks[0].removeprefix("MARKS"))
-    seconds, before = {}, start
+    spent, before = {}, [start, 0.0]
     for stage in STAGES:
-        seconds[stage], before = at[stage] - before, at[stage]
-    return seconds
+        spent[stage], before = (at[stage][0] - before[0], at[stage][1] - before[1]), at[stage]
+    return spent
 
 
 def slowest_imports(count: int = 15) -> list[tuple[float, str]]:
@@ -84,9 +94,11 @@ def slowest_imports(count: int = 15) -> list[tuple[float, str]]:
     return sorted(found, reverse=True)[:count]
 
 
-def line(what: str, seconds: list[float], bar: float | None = None) -> str:
+def line(what: str, spent: list[Spent], bar: float | None = None) -> str:
+    seconds, processor = zip(*spent, strict=True)
     spread = f"{statistics.median(seconds):6.2f} s   ({min(seconds):.2f} to {max(seconds):.2f})"
-    return f"{what:34}{spread}" + (f"   bar {bar:g} s" if bar else "")
+    own = f"   processor {statistics.median(processor):6.2f} s"
+    return f"{what:34}{spread}{own}" + (f"   bar {bar:g} s" if bar else "")
 
 
 def main() -> None:
@@ -101,7 +113,7 @@ def main() -> None:
         shown = " ".join(Path(w).name for w in words)
         print(line(f"distil {shown}", spent, bar), flush=True)
     runs = [train_seconds(args.recipe) for _ in range(args.repeats + 1)][1:]
-    total = [sum(run.values()) for run in runs]
+    total = [(sum(s for s, _ in r.values()), sum(p for _, p in r.values())) for r in runs]
     print(line(f"distil train {Path(args.recipe).name}", total, TRAIN_BAR))
     for stage in STAGES:
         print(line(f"    {stage}", [run[stage] for run in runs]))

@@ -3,6 +3,7 @@
     python benchmarks/step.py                        # sampling included (minutes)
     python benchmarks/step.py --canned               # fixed rollouts instead of sampled ones
     python benchmarks/step.py --canned --no-checkpointing --objective reverse_kl
+    python benchmarks/step.py --busy                 # where others use the machine too
     python benchmarks/step.py --device cuda --rollouts 64 --micro-batch 8 --model Qwen/Qwen3-0.6B
 
 Equal: model, prompt, number and length of rollouts (`min_new_tokens`: no early end), sampler
@@ -10,8 +11,9 @@ Equal: model, prompt, number and length of rollouts (`min_new_tokens`: no early 
 reads every row, micro-batches, activation checkpointing (TRL's default), optimiser. TRL's compares
 on the student's top-K by reverse KL; ours by `--objective`, whose default looks further: future
 credit with a group's baseline. Every process is a fresh one, sides take turns, and each says by its
-parts (`distil.parts`) where time and memory went. Memory is the peak above the loaded model: what a
-step adds, with gradients, AdamW and the EMA shadow, which are alike on both sides.
+parts (`distil.parts`) where time and memory went. `--busy` counts the processor seconds of all
+threads instead of the clock's. Memory is the peak above the loaded model: what a step adds, with
+gradients, AdamW and the EMA shadow, which are alike on both sides.
 
 Floor: a part's matrix products at the rate that this machine reaches on one large product; for
 sampling, the weights read once a token at the bandwidth of reading them; both measured here.
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -199,6 +202,7 @@ def make_theirs(args: argparse.Namespace, model: Any, tokenizer: Any, folder: st
     return trainer
 
 
+CLOCKS: dict[bool, Callable[[], float]] = {False: time.perf_counter, True: time.process_time}
 SIDES = {"ours": make_ours, "theirs": make_theirs}
 
 
@@ -216,7 +220,7 @@ def run_here(args: argparse.Namespace) -> None:
     loaded = meter() or 0
     with tempfile.TemporaryDirectory() as folder:
         trainer = SIDES[args.side](args, model, tokenizer, folder)
-        profile = ProfileCallback(folder)
+        profile = ProfileCallback(folder, now=CLOCKS[args.busy])
         trainer.add_callback(profile)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -235,7 +239,7 @@ def run(side: str, argv: list[str]) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def rates(device: torch.device) -> tuple[float, float]:
+def rates(device: torch.device, now: Callable[[], float]) -> tuple[float, float]:
     """(operations a second of a large product, bytes a second read by a matrix-vector product)."""
     wide = torch.float32 if device.type == "cpu" else torch.bfloat16
     a = torch.randn(2048, 4096, device=device, dtype=wide)
@@ -246,10 +250,10 @@ def rates(device: torch.device) -> tuple[float, float]:
         spent = []
         for _ in range(5):
             wait()
-            start = time.perf_counter()
+            start = now()
             work()
             wait()
-            spent.append(time.perf_counter() - start)
+            spent.append(now() - start)
         return min(spent)
 
     product, vector = best(lambda: a @ b.T), best(lambda: b @ a[0])
@@ -258,7 +262,7 @@ def rates(device: torch.device) -> tuple[float, float]:
 
 def floors(args: argparse.Namespace, found: dict[str, Any]) -> dict[str, float]:
     """Least seconds by part, from the tokens that our side read."""
-    operations, bandwidth = rates(torch.device(args.device))
+    operations, bandwidth = rates(torch.device(args.device), CLOCKS[args.busy])
     tokens = {name: spent["tokens"] for name, spent in found["steps"][-1].items()}
     written = args.rollouts * args.tokens
     decoder, head = (2 * found[size] / operations for size in ("decoder", "head"))
@@ -329,6 +333,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="processes of each side")
     parser.add_argument("--canned", action="store_true", help="fixed rollouts, none sampled")
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--busy", action="store_true", help="processor seconds, not the clock's")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
@@ -345,7 +350,8 @@ def main() -> None:
     )
     print(
         f"{args.model}, {args.rollouts} x {args.tokens} tokens, K {args.k}, {args.objective}, "
-        f"micro-batch {args.micro_batch}, {'canned rollouts, ' if args.canned else ''}"
+        f"micro-batch {args.micro_batch}, {'processor seconds, ' if args.busy else ''}"
+        f"{'canned rollouts, ' if args.canned else ''}"
         f"{'checkpointing, ' if args.checkpointing else ''}{where}, torch {torch.__version__}\n"
     )
     show(args, found)

@@ -21,9 +21,6 @@ class Hand:
     def __init__(self) -> None:
         self.now, self.used = 0.0, 0
 
-    def perf_counter(self) -> float:
-        return self.now
-
     def peak(self) -> int:
         self.used, peak = 0, self.used
         return peak
@@ -34,15 +31,13 @@ class Hand:
 
 
 @pytest.fixture
-def hand(monkeypatch: pytest.MonkeyPatch) -> Hand:
-    moved = Hand()
-    monkeypatch.setattr(parts, "time", moved)
-    return moved
+def hand() -> Hand:
+    return Hand()
 
 
 @pytest.fixture
 def clock(hand: Hand) -> Iterator[Clock]:
-    running = Clock(hand.peak)
+    running = Clock(hand.peak, lambda: hand.now)
     parts.start(running)
     yield running
     parts.stop()

@@ -73,14 +73,19 @@ class _Open:
 
 
 class Clock:
-    """Adds up stretches by part. `peak_memory()`: bytes in use at most since it was last called."""
+    """Adds up stretches by part. `peak_memory()`: bytes in use at most since it was last called.
 
-    def __init__(self, peak_memory: Callable[[], int | None]) -> None:
-        self._peak_memory = peak_memory
+    `now()`: seconds; time.process_time counts the process's own, for a machine that others use too.
+    """
+
+    def __init__(
+        self, peak_memory: Callable[[], int | None], now: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._peak_memory, self._now = peak_memory, now
         self._open = [_Open(OTHER, whole=False)]
         self._spent: dict[str, Spent] = {}
         self._peak_memory()
-        self._since = time.perf_counter()
+        self._since = now()
 
     def enter(self, name: str, *, whole: bool) -> None:
         """A part begins; inside a whole one it stays that one."""
@@ -118,7 +123,7 @@ class Clock:
 
     def _border(self) -> None:
         peak = self._peak_memory()  # waits for an accelerator first
-        now = time.perf_counter()
+        now = self._now()
         self._of(self._open[-1].name).add(now - self._since, peak)
         self._since = now
 

@@ -7,7 +7,8 @@ for the others is in the part where it waits.
 """
 
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,16 @@ class ProfileCallback(TrainerCallback):
     """Times the parts of each step; writes profile.json at the end.
 
     Add it last, so that others' work is done when a step begins. updates: optimiser updates of a
-    step.
+    step. now: the clock (`distil.parts.Clock`).
     """
 
-    def __init__(self, folder: str | Path, updates: int = 1) -> None:
-        self._file, self._updates = Path(folder) / PROFILE_FILE, updates
+    def __init__(
+        self,
+        folder: str | Path,
+        updates: int = 1,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._file, self._updates, self._now = Path(folder) / PROFILE_FILE, updates, now
         self._clock: Clock | None = None
         self._begun = False
         self.steps: list[Step] = []
@@ -57,7 +63,7 @@ class ProfileCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Starts the clock."""
-        self._clock = Clock(parts.peak_meter(args.device))
+        self._clock = Clock(parts.peak_meter(args.device), self._now)
         parts.start(self._clock)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
