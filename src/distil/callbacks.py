@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from distil.aggregation import ReplayBuffer
 from distil.badsteps import BadSteps
 from distil.layout import clock
+from distil.parts import JUDGING, part
 from distil.processes import any_of_them, is_main
 from distil.runs import mark_complete
 from distil.teacher import Teacher
@@ -42,6 +43,7 @@ class CheckpointCallback(TrainerCallback):
         """The model is sharded by now, if it is to be."""
         self._teacher.begin(kwargs["model"])
 
+    @part("EMA")
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """w <- (1 - rate) w + rate student."""
         if not self._bad_steps.skipped:
@@ -122,7 +124,8 @@ class AfterEvery(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """`state.global_step` counts the updates that are done."""
         if self._updates and state.global_step and state.global_step % self._updates == 0:
-            self._act(kwargs["model"], state.global_step)
+            with part(JUDGING):
+                self._act(kwargs["model"], state.global_step)
 
 
 class StopAfterStep(TrainerCallback):

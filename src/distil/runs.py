@@ -7,6 +7,7 @@
     validation-000010.json                            or on the validation ones, if there are some
     best/, best.json   the state that did best on those (eval.keep_best); how it does held out
     results.json, results.md                          the table that was printed
+    profile.json       a step's time and memory by part (--profile)
     ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
