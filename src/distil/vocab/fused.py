@@ -89,9 +89,9 @@ def last_to_first(scored: Mask, most: int) -> list[Chunk]:
     return chunks
 
 
-LossOfChunk = Callable[[Chunk, Tensor, Tensor], Tensor]
-"""(chunk, log-probabilities [tokens, support], entropy [tokens]) -> a scalar, differentiable in the
-log-probabilities. Entropies carry no gradient."""
+LossOfChunk = Callable[[Chunk, Tensor, Tensor | None], Tensor]
+"""(chunk, log-probabilities [tokens, support], entropy [tokens] or None) -> a scalar that is
+differentiable in the log-probabilities. Entropies carry no gradient."""
 
 
 def fused_loss(
@@ -101,6 +101,7 @@ def fused_loss(
     scored: Mask,
     loss_of_chunk: LossOfChunk,
     *,
+    with_entropy: bool = True,
     bias: Float[Tensor, " vocab"] | None = None,
     temperature: float = 1.0,
     logit_scale: float = 1.0,
@@ -114,7 +115,8 @@ def fused_loss(
 
     in value and in the gradients of hidden, weight and bias, as long as a chunk treats what it
     knows of other chunks as constants. `loss_of_chunk` is called once a chunk, in order, also
-    without gradient. `chunk`: at most so many tokens at a time, but a column's always together.
+    without gradient. with_entropy: whether it's told entropies (on a CPU they double the reading
+    of the rows). `chunk`: at most so many tokens at a time, but a column's always together.
     A loss without scored tokens is 0 with zero gradients. Raises ValueError if shapes or ids don't
     fit; RuntimeError if one loss is sent backward twice.
     """
@@ -125,7 +127,8 @@ def fused_loss(
     most = chunk or default_chunk(len(weight), hidden.dtype, hidden.device)
     chunks = last_to_first(scored, most)
     apply: Any = _FusedLoss.apply
-    return apply(hidden, weight, bias, ids, chunks, loss_of_chunk, form, torch.is_grad_enabled())
+    wants = torch.is_grad_enabled(), with_entropy
+    return apply(hidden, weight, bias, ids, chunks, loss_of_chunk, form, *wants)
 
 
 def fused_distil_loss(
@@ -167,7 +170,7 @@ def fused_distil_loss(
     close = append_tail if tail else renormalise
     later: Later | None = None
 
-    def loss_of_chunk(here: Chunk, logps: Tensor, entropy: Tensor) -> Tensor:
+    def loss_of_chunk(here: Chunk, logps: Tensor, _: Tensor | None) -> Tensor:
         nonlocal later
         known = here.take(teacher_logps)[None]
         student = drop_repeats(logps[None, :, :-1], known <= NO_PROBABILITY)
@@ -184,7 +187,7 @@ def fused_distil_loss(
         return masked_mean(per_token, active, total)
 
     return fused_loss(
-        hidden, weight, ids, mask, loss_of_chunk,
+        hidden, weight, ids, mask, loss_of_chunk, with_entropy=False,
         bias=bias, temperature=temperature, logit_scale=logit_scale, softcap=softcap, chunk=chunk,
     )  # fmt: skip
 
@@ -203,6 +206,7 @@ class _FusedLoss(torch.autograd.Function):
         loss_of_chunk: LossOfChunk,
         form: LogitForm,
         with_gradient: bool,
+        with_entropy: bool,
     ) -> Tensor:
         wide = wide_dtype(hidden.dtype)
         wanted = [with_gradient and x for x in ctx.needs_input_grad[:3]]
@@ -212,8 +216,7 @@ class _FusedLoss(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=wide)
         for chunk, states, product in _products(hidden, weight, bias, chunks, form):
             here = chunk.take(ids)
-            lse, logps, entropy = row_stats(product, here, form, with_entropy=True)
-            assert entropy is not None
+            lse, logps, entropy = row_stats(product, here, form, with_entropy=with_entropy)
             loss, grad = _with_gradient(loss_of_chunk, chunk, logps, entropy)
             total += loss
             if not any(wanted):
@@ -241,7 +244,7 @@ class _FusedLoss(torch.autograd.Function):
                 "loss again, or add losses up and send their sum backward once."
             )
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(None if g is None else g.mul_(grad) for g in gradients), *[None] * 5)
+        return (*(None if g is None else g.mul_(grad) for g in gradients), *[None] * 6)
 
 
 def _products(
@@ -256,7 +259,7 @@ def _products(
 
 
 def _with_gradient(
-    loss_of_chunk: LossOfChunk, chunk: Chunk, logps: Tensor, entropy: Tensor
+    loss_of_chunk: LossOfChunk, chunk: Chunk, logps: Tensor, entropy: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """(a chunk's loss, its gradient at the log-probabilities)."""
     with torch.enable_grad():
