@@ -54,6 +54,7 @@ ROOMS = [
     "models",
     "recipefile",
     "runs",
+    "checkpoints",
     "evalfile",
     "regrade",
     "best",

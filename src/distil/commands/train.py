@@ -17,6 +17,7 @@ from transformers import PrinterCallback
 
 from distil.alarms import Alarms
 from distil.callbacks import AfterEvery, AtStart, Progress, StopAfterStep
+from distil.checkpoints import has_checkpoint
 from distil.collect import FeedbackFunc
 from distil.commands.judging import RunJudge
 from distil.config import Recipe
@@ -34,7 +35,6 @@ from distil.runs import (
     begin_run,
     check_new_run,
     cut_logs,
-    has_checkpoint,
     reopen_run,
     updates_per_step,
     write_json,
