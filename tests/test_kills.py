@@ -1,9 +1,9 @@
 """Two hundred SIGKILLs, at random moments of every part of a step, change nothing in the end.
 
-Two runs on the toy model, each killed a hundred times and taken up again each time. Every process is
-forked from one that has loaded the libraries. In each, a timer is set off as a part of a step begins
-(the parts in turn, in the first or the second step after the checkpoint), and kills within the next
-milliseconds: in the part, or shortly after it.
+Two runs on the toy model, each killed a hundred times and taken up again each time. Every process
+is forked from one that has loaded the libraries. In each, a timer is set off as a part of a step
+begins (the parts in turn, in the first or the second step after the checkpoint), and kills within
+the next milliseconds: in the part, or shortly after it.
 """
 
 import json

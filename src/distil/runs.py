@@ -12,7 +12,7 @@
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 
-Which checkpoints count is `distil.checkpoints`'. Resuming cuts the logs back to the checkpoint's step.
+Which checkpoints count is `distil.checkpoints`'. Resuming cuts the logs back to the step of one.
 """
 
 import json
