@@ -20,21 +20,15 @@ the plain time. Reads /proc, so it runs on Linux only.
 
 import argparse
 import json
-import platform
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from distil.vocab import default_chunk, gather_logps, topk_logps
-
-MIB = 2**20
+from measuring import MIB, cpu_name, product_rate, resident, said_by, turns
 
 
 @dataclass(frozen=True)
@@ -87,18 +81,11 @@ def chunked(x: Inputs) -> Tensor:
 SIDES: dict[str, Callable[[Inputs], Tensor]] = {"plain": plain, "chunked": chunked}
 
 
-def resident(field: str) -> int:
-    """Bytes of VmRSS (resident now) or VmHWM (at most so far) of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-
 def peak_memory(side: str, args: argparse.Namespace, vocab: int) -> int:
     """Bytes that a side needs beside its inputs, measured in a fresh process."""
     sizes = {"tokens": args.tokens, "hidden": args.hidden, "k": args.k, "threads": args.threads}
     flags = [f"--{name}={value}" for name, value in sizes.items()]
-    command = [sys.executable, __file__, *flags, f"--vocab={vocab}", f"--side={side}"]
-    return int(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+    return int(said_by(__file__, [*flags, f"--vocab={vocab}", f"--side={side}"]))
 
 
 def measure_here(side: str, args: argparse.Namespace) -> None:
@@ -110,38 +97,17 @@ def measure_here(side: str, args: argparse.Namespace) -> None:
     print(json.dumps(resident("VmHWM") - before))
 
 
-def times(inputs: Inputs, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each side, turn by turn, after one untimed turn that checks that both agree."""
-    spent: dict[str, list[float]] = {name: [] for name in SIDES}
-    results = {}
-    for turn in range(repeats + 1):
-        for name, side in SIDES.items():
-            inputs.hidden.grad = inputs.weight.grad = None
-            start = time.perf_counter()
-            results[name] = side(inputs)
-            if turn > 0:
-                spent[name].append(time.perf_counter() - start)
-    torch.testing.assert_close(results["chunked"], results["plain"], rtol=1e-4, atol=1e-4)
-    return spent
-
-
-def product_rate(inputs: Inputs) -> float:
-    """Operations a second of hidden @ weight.T, the best of five."""
-    a, b = inputs.teacher_hidden, inputs.teacher_weight[:16384].T
-    out = torch.empty(len(a), b.shape[1])
-    spent = []
-    for _ in range(5):
-        start = time.perf_counter()
-        torch.mm(a, b, out=out)
-        spent.append(time.perf_counter() - start)
-    return 2 * len(a) * b.numel() / min(spent)
-
-
 def row(args: argparse.Namespace, vocab: int) -> str:
     memory = {side: peak_memory(side, args, vocab) / MIB for side in SIDES}
     inputs = Inputs.make(args.tokens, args.hidden, vocab, args.k)
-    rate = product_rate(inputs)
-    spent = {side: statistics.median(s) for side, s in times(inputs, args.repeats).items()}
+    rate = product_rate(inputs.teacher_hidden, inputs.teacher_weight[:16384].T)
+
+    def forget() -> None:
+        inputs.hidden.grad = inputs.weight.grad = None
+
+    sides = {name: partial(side, inputs) for name, side in SIDES.items()}
+    spent, results = turns(sides, args.repeats, forget)
+    torch.testing.assert_close(results["chunked"], results["plain"], rtol=1e-4, atol=1e-4)
     least = 12 * args.tokens * args.k + 4 * inputs.grad.numel()
     least += 4 * (inputs.hidden.numel() + inputs.weight.numel())
     fastest = 4 * 2 * inputs.hidden.numel() * vocab / rate
@@ -156,12 +122,6 @@ def row(args: argparse.Namespace, vocab: int) -> str:
         f"{spent['chunked'] / spent['plain']:.2f}",
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:

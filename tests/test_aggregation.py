@@ -1,7 +1,6 @@
 """Aggregation: what is kept, which rows are drawn, what they cost, how a run with it resumes."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from distil.errors import RunError
 from distil.objectives import masked_mean
 from distil.scoring import StudentScores
 from test_resume import log_lines
-from test_trainer import generation_batch, gradient, lines, make_trainer, rows_of
+from test_trainer import change_objective, generation_batch, gradient, lines, make_trainer, rows_of
 
 KEYS = {*PROMPT_KEYS, *COMPLETION_KEYS} - {"score_weight"}  # only there without credit_end
 ALWAYS = KEYS - {"baseline"}
@@ -260,7 +259,7 @@ def test_at_unchanged_weights_replay_credits_the_future_as_it_did(
     alone = gradient(trainer, [first]).clone()
     both = gradient(trainer, [second])
     torch.testing.assert_close(both, 2 * alone, rtol=1e-4, atol=1e-5)
-    trainer.objective = replace(trainer.objective, future="none")
+    change_objective(trainer, future="none")
     assert (gradient(trainer, [first]) - alone).abs().max() > 1e-3  # the future does count
 
 

@@ -39,11 +39,11 @@ ROOMS = [
     "data",
     "metrics",
     "output_layer",
+    "objectives",
     "vocab",
     "hidden",
     "processes",
     "shards",
-    "objectives",
     "passplan",
     "prefixes",
     "teacherpass",
@@ -58,6 +58,7 @@ ROOMS = [
     "best",
     "collect",
     "assembly",
+    "onepass",
     "aggregation",
     "batches",
     "demonstrations",
@@ -65,6 +66,8 @@ ROOMS = [
     "selfcritic",
     "encoder",
     "rolloutlog",
+    "badsteps",
+    "alarms",
     "callbacks",
     "training_args",
     "toolset",
@@ -77,7 +80,7 @@ ROOMS = [
     "compare",
     "cli",
 ]
-ALONE = {"errors", "types", "objectives", "vocab", "output_layer", "metrics", "layout"}
+ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout"}
 ALONE |= {"theory"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}

@@ -16,6 +16,7 @@ from distil.algorithms import resolved
 from distil.checks import check_recipe
 from distil.cli import load_recipe, main
 from distil.config import (
+    AlarmConfig,
     CritiqueConfig,
     EvalConfig,
     FeedbackConfig,
@@ -239,7 +240,7 @@ def test_doctor_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         ("trian: {steps: 3}", "Unknown field 'trian'. Perhaps you meant 'train'."),
         ("model: {lora: {rnk: 4}}", "Unknown field 'model.lora.rnk'. Perhaps you meant 'rank'."),
         ("task: {sed: 1}", "Unknown field 'task.sed'. Perhaps you meant 'seed'."),
-        ("steps: 3", "Unknown field 'steps'. Known: eval, feedback, model,"),
+        ("steps: 3", "Unknown field 'steps'. Known: alarms, eval, feedback,"),
         ("1: 2", "Unknown field '1'."),
         ("train: {on: 2}", "Unknown field 'train.True'."),
         ("train: 3", "'train' is 3, and must be a group of fields: gradient_checkpointing,"),
@@ -701,6 +702,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
         eval=EvalConfig(
             16, 0.6, 0.95, 20, 3, 7, every=5, teacher_samples=0, k=(1, 16), keep_best="maj@16"
         ),
+        alarms=AlarmConfig(7, None, None, 3.5, None, 0.25, None, stop=True),
     )
     default, given = leaves(Recipe().as_dict()), leaves(recipe.as_dict())
     assert [path for path, value in default.items() if given[path] == value] == []  # every field

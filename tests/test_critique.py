@@ -218,7 +218,7 @@ def test_a_step_that_is_out_of_range_is_no_critique_and_is_counted(tmp_path: Pat
         )
 
 
-def test_a_judge_that_dies_masks_its_rows_and_the_run_goes_on(
+def test_a_judge_that_fails_now_and_then_masks_those_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judge, "BACK_OFF", 0.01)
@@ -226,14 +226,28 @@ def test_a_judge_that_dies_masks_its_rows_and_the_run_goes_on(
         trainer = make_trainer(
             tmp_path, critique=of_judge(server, timeout=0.5), **(OPTIONS | {"max_steps": 3})
         )
-        server.faults = [*["500"] * 16, *["drop"] * 16]
+        # Eight requests, each tried twice: half of them fail in the first step.
+        server.faults = [*["500"] * 6, *["drop"] * 6]
         server.answer = lambda body: "back again"
         trainer.train()
     logs = lines(tmp_path / "metrics.jsonl")[:3]
-    assert [log["critique/failed"] for log in logs] == [1.0, 1.0, 0.0]
-    assert [log["feedback/none"] for log in logs] == [1.0, 1.0, 0.0]
-    assert "critique/mean_characters" not in logs[0]
+    assert [log["critique/failed"] for log in logs] == [0.5, 0.0, 0.0]
+    assert [log["feedback/none"] for log in logs] == [0.5, 0.0, 0.0]
     assert logs[2]["critique/mean_characters"] == len("back again")
+
+
+def test_a_judge_that_answers_nothing_ends_the_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "BACK_OFF", 0.01)
+    with judge_server(lambda body: "no") as server:
+        trainer = make_trainer(
+            tmp_path, critique=of_judge(server, timeout=0.5), **(OPTIONS | {"max_steps": 3})
+        )
+        server.faults = ["500"] * 16
+        with pytest.raises(FeedbackError, match="Not one of this step's 8 requests"):
+            trainer.train()
+    assert trainer.state.global_step == 0
 
 
 def test_the_key_is_in_no_file_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

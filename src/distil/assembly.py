@@ -9,7 +9,8 @@ The maths is `distil.objectives`'; here is only which of it a recipe asks for, i
 
 A batch (TRL's dict of tensors) holds, beside TRL's own keys: scored (tokens that are looked up),
 active (tokens in the distillation loss), weight, baseline (where there is one), old_logps (where
-rollouts may be stale), active_count and sampled_count (of the whole generation batch).
+rollouts may be stale), group (where the baseline is taken here: each row's), active_count and
+sampled_count (of the whole generation batch). A batch may be a slice of columns (`Later`).
 """
 
 import runpy
@@ -32,11 +33,15 @@ from distil.scoring import StudentScores
 
 @dataclass(frozen=True)
 class Assembled:
-    """loss: a scalar with its gradient. credit, ratio: [B, T], for metrics and logs."""
+    """loss: a scalar with its gradient. credit, ratio: [B, T], for metrics and logs.
+
+    cost: [B, T] as it enters the credit, weights and ratios in it.
+    """
 
     loss: Tensor
     credit: Tensor
     ratio: Tensor
+    cost: Tensor
 
 
 def cost_function(objective: ObjectiveConfig) -> Cost | None:
@@ -59,12 +64,19 @@ def assemble(
     batch: Mapping[str, Tensor],
     *,
     share: float,
+    later: objectives.Later | None = None,
 ) -> Assembled:
-    """The loss of a micro-batch. `share` turns the generation batch's counts into one update's."""
+    """The loss of a micro-batch. `share` turns the generation batch's counts into one update's.
+
+    `later`: what follows, where the batch is a slice of columns; the loss is then its part of it.
+    """
     active, logps = batch["active"], student.sampled_logps
     before, through, token = _ratios(objective, logps, batch)
     cost = student.cost * batch["weight"] * before
+    credit = credit_of(objective, cost, active, later)
     baseline = batch.get("baseline")
+    if "group" in batch:
+        baseline = objectives.leave_one_out_of(credit, active, batch["group"])
     if baseline is not None:
         baseline = baseline * through
     if objective.name == "as_released_math":
@@ -74,12 +86,14 @@ def assemble(
             cost, logps, active,
             future=objective.future or "none", discount=objective.discount,
             future_weight=objective.future_weight, baseline=baseline,
-            score_weight=batch.get("score_weight"),
+            score_weight=batch.get("score_weight"), later=later,
         )  # fmt: skip
     sampler = batch.get("importance_sampling_ratio", torch.ones_like(cost[:, :1]))
     per_token = per_token * token * sampler
     if objective.reduction == "sequences":
-        loss = objectives.mean_of_sequence_means(per_token, active, batch["row_count"] * share)
+        loss = objectives.mean_of_sequence_means(
+            per_token, active, batch["row_count"] * share, batch.get("row_tokens")
+        )
     else:
         loss = objectives.masked_mean(per_token, active, batch["active_count"] * share)
     if objective.advantage_weight:
@@ -88,18 +102,19 @@ def assemble(
         )
         own_mean = objectives.masked_mean(own, batch["scored"], batch["sampled_count"] * share)
         loss = loss + objective.advantage_weight * own_mean
-    credit = credit_of(objective, cost, active)
     if baseline is not None:
         credit = credit - baseline * (active > 0)
-    return Assembled(loss, credit, token * before)
+    return Assembled(loss, credit, token * before, cost.detach())
 
 
-def credit_of(objective: ObjectiveConfig, cost: Tensor, active: Tensor) -> Tensor:
+def credit_of(
+    objective: ObjectiveConfig, cost: Tensor, active: Tensor, later: objectives.Later | None = None
+) -> Tensor:
     """[B, T] future credit of a weighted cost, before the baseline; zeros for local credit."""
     if objective.future is None or objective.future == "none":
         return torch.zeros_like(cost)
     return objectives.future_credit(
-        cost, active, reduction=objective.future, discount=objective.discount
+        cost, active, reduction=objective.future, discount=objective.discount, later=later
     )
 
 

@@ -14,10 +14,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from distil import objectives
-from distil.assembly import credit_of
+from distil.assembly import Assembled, assemble, credit_of
 from distil.config import ObjectiveConfig
 from distil.hidden import base_model
 from distil.objectives.costs import Cost
+from distil.onepass import one_pass_loss, takes_one_pass
 from distil.scoring import StudentScores, score_student, student_topk
 from distil.teacher import Teacher
 from distil.teacherpass import TeacherWork, score_teacher
@@ -48,12 +49,14 @@ class BatchBuilder:
         group_size: int,
         *,
         stale: bool,
+        whole: bool = False,
         row_weight: Tensor | None = None,
     ) -> TeacherWork:
         """Adds every key that `assemble` reads; returns what the teacher read.
 
         prompt_ids: each row's teacher prompt, None where it has no context. sampled: 1 at tokens
         that the student sampled. stale: whether an update may see these rollouts after another.
+        whole: whether an update's micro-batch is all of this batch, whose groups it then sees.
         row_weight: one more weight on each row's costs.
         """
         has_context = torch.tensor([ids is not None for ids in prompt_ids], device=sampled.device)
@@ -85,6 +88,9 @@ class BatchBuilder:
             )
         if row_weight is not None:
             batch["row_weight"] = row_weight
+        here = whole and not stale and not self.objective.replay_batches
+        if here and self._with_baseline and len(active) % group_size == 0:
+            batch["group"] = torch.arange(len(active), device=active.device) // group_size
         self._add_weights(model, batch, succeeded, group_size, stale=stale)
         return scores.work
 
@@ -112,7 +118,7 @@ class BatchBuilder:
     ) -> None:
         """Gates, the older policy's log-probabilities, and the group's baseline."""
         wants, active = self.objective, batch["active"]
-        with_baseline = wants.baseline and wants.future != "none"
+        with_baseline = self._with_baseline and "group" not in batch
         cost = logps = None
         if "old_per_token_logps" in batch:  # TRL's, where it has them
             logps = batch["old_per_token_logps"]
@@ -128,6 +134,10 @@ class BatchBuilder:
             assert cost is not None
             credit = credit_of(wants, cost * batch["weight"], active)
             batch["baseline"] = self._over_groups(credit, active, group_size)
+
+    @property
+    def _with_baseline(self) -> bool:
+        return self.objective.baseline and self.objective.future != "none"
 
     def _weight(
         self, batch: Batch, succeeded: Sequence[bool], group_size: int, logps: Tensor | None
@@ -163,6 +173,16 @@ class BatchBuilder:
         return score_student(
             model, base_model(self.accelerator.unwrap_model(model)), batch,
             cost=self.cost, tail=self.objective.tail, temperature=self.temperature,
+        )  # fmt: skip
+
+    def loss(self, model: Any, batch: Batch, share: float) -> tuple[StudentScores, Assembled]:
+        """A micro-batch's scores and loss, in one pass over the output layer where that's exact."""
+        if not takes_one_pass(self.objective, batch):
+            student = self.score_student(model, batch)
+            return student, assemble(self.objective, student, batch, share=share)
+        return one_pass_loss(
+            model, base_model(self.accelerator.unwrap_model(model)), batch,
+            self.objective, self.cost, temperature=self.temperature, share=share,
         )  # fmt: skip
 
     def _by_rows(

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil.aggregation import ReplayBuffer
+from distil.badsteps import BadSteps
 from distil.layout import clock
 from distil.processes import any_of_them, is_main
 from distil.runs import mark_complete
@@ -27,11 +28,15 @@ METRICS_FILE = "metrics.jsonl"
 class CheckpointCallback(TrainerCallback):
     """Moves the teacher once an optimiser step; completes each checkpoint with its state.
 
-    `replay`: earlier batches to keep in the checkpoint too, each process its own.
+    `replay`: earlier batches to keep in the checkpoint too, each process its own. A step that
+    `bad_steps` skipped doesn't move the teacher.
     """
 
-    def __init__(self, teacher: Teacher, replay: ReplayBuffer | None, accelerator: Any) -> None:
+    def __init__(
+        self, teacher: Teacher, replay: ReplayBuffer | None, bad_steps: BadSteps, accelerator: Any
+    ) -> None:
         self._teacher, self._replay, self._accelerator = teacher, replay, accelerator
+        self._bad_steps = bad_steps
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The model is sharded by now, if it is to be."""
@@ -39,7 +44,8 @@ class CheckpointCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """w <- (1 - rate) w + rate student."""
-        self._teacher.after_step(kwargs["model"])
+        if not self._bad_steps.skipped:
+            self._teacher.after_step(kwargs["model"])
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The teacher's weights, then, when every process has written its part, the marker."""
@@ -59,11 +65,15 @@ class MetricsFile(TrainerCallback):
         self._path = Path(folder) / METRICS_FILE
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """One line: {"step": ..., metric: value, ...}."""
+        """One line: {"step": ..., metric: value, ...}; null for what is no finite number."""
         if state.is_world_process_zero and logs:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            finite = {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in logs.items()
+            }
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                file.write(json.dumps({"step": state.global_step, **finite}) + "\n")
 
 
 class PromptOrder(TrainerCallback):

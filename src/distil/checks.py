@@ -75,6 +75,10 @@ def _ranges(recipe: Recipe) -> list[str]:
         "eval.samples": (recipe.eval.samples, 1),
         "eval.teacher_samples": (recipe.eval.teacher_samples, 0),
         "eval.batch_size": (recipe.eval.batch_size, 1),
+        "alarms.patience": (recipe.alarms.patience, 1),
+        "alarms.max_length_growth": (_or(recipe.alarms.max_length_growth, 1), 1),
+        "alarms.max_length_loss": (_or(recipe.alarms.max_length_loss, 1), 1),
+        "alarms.max_teacher_success_loss": (_or(recipe.alarms.max_teacher_success_loss, 1), 1),
     }
     above_zero = {
         "rollout.temperature": recipe.rollout.temperature,

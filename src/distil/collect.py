@@ -118,8 +118,29 @@ def collect_feedback(
         rollouts, critiques = critic.run(rollouts, prompts, first, gather, order, **choosing)
     contexts = choose_contexts(rollouts, order, **choosing)
     mine = slice(first, first + len(prompts))
+    _check_not_all_failed([r.reward for r in rollouts], critiques)
     closings = [row.get("instruction") for row in inputs]
     return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine], critiques)
+
+
+def _check_not_all_failed(rewards: Sequence[float | None], critiques: Critiques | None) -> None:
+    """Raises FeedbackError where a source failed on every rollout: that teaches nothing, and costs.
+
+    `rewards` are all processes'; critiques this one's, where somebody was asked for them.
+    """
+    if rewards and all(reward is None for reward in rewards):
+        raise FeedbackError(
+            f"Not one of this step's {len(rewards)} rollouts could be graded: every reward "
+            "function returned None for all of them. So no success is known, and a judge or a "
+            "sandbox is likely to be down (`distil doctor` tells of the sandbox). Mend it and "
+            "resume from the last checkpoint; where nothing is ever to be graded, return 0.0 "
+            "instead of None."
+        )
+    if critiques is not None and critiques.asked and not critiques.answered:
+        raise FeedbackError(
+            f"Not one of this step's {critiques.asked} requests for a critique was answered. Mend "
+            "the judge's endpoint (feedback.critique) and resume from the last checkpoint."
+        )
 
 
 def refresh_corrections(

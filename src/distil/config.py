@@ -302,6 +302,28 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class AlarmConfig:
+    """Signs that a run goes wrong though its loss falls (distil.alarms); null turns one off."""
+
+    patience: int = 5
+    """So many logs in a row beyond a bound sound the alarm; the first so many are the start."""
+    min_student_entropy: float | None = 0.005
+    """Nats a token."""
+    max_clipped: float | None = 0.95
+    """Share of rollouts cut off at rollout.max_completion_length."""
+    max_length_growth: float | None = 4.0
+    """Mean length, times the start's."""
+    max_length_loss: float | None = 4.0
+    """The start's mean length, times that of now."""
+    max_teacher_entropy_rise: float | None = 1.0
+    """Nats a token above the start's."""
+    max_teacher_success_loss: float | None = 2.0
+    """The start's teacher/success, times that of now (needs teacher.samples)."""
+    stop: bool = False
+    """End the run, saved, at the first alarm."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole run. `check()` has passed on every Recipe that `distil.cli` hands out."""
 
@@ -315,6 +337,7 @@ class Recipe:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dicts and lists, as YAML and JSON want them."""

@@ -34,6 +34,15 @@ class OutputLayer:
     logit_scale: float = 1.0
     softcap: float | None = None
 
+    def form(self, temperature: float) -> dict[str, Any]:
+        """The keywords by which `distil.vocab`'s functions take all but the weight."""
+        return {
+            "bias": self.bias,
+            "temperature": temperature,
+            "logit_scale": self.logit_scale,
+            "softcap": self.softcap,
+        }
+
 
 def output_layer(model: Any) -> OutputLayer:
     """The output layer of a transformers causal language model; gradients reach its parameters.

@@ -10,6 +10,7 @@ minus baseline, nats), logp (the student's, of the sampled token), teacher_top a
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -136,5 +137,6 @@ def grading_failed(
     )
 
 
-def _rounded(values: Tensor) -> list[float]:
-    return [round(v, 5) for v in values.detach().float().tolist()]
+def _rounded(values: Tensor) -> list[float | None]:
+    """To five digits; null for what is no finite number, which JSON has no word for."""
+    return [round(v, 5) if math.isfinite(v) else None for v in values.detach().float().tolist()]

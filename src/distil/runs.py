@@ -36,7 +36,8 @@ from distil.types import RunInfo
 RECIPE_FILE = "recipe.yaml"
 MARKER = "distil_complete.json"
 ROLLOUTS_FILE = "rollouts.jsonl"
-LOGS = ("metrics.jsonl", ROLLOUTS_FILE)
+ALARMS_FILE = "alarms.jsonl"
+LOGS = ("metrics.jsonl", ROLLOUTS_FILE, "bad-steps.jsonl", ALARMS_FILE)
 PACKAGES = (
     "distil",
     "torch",
@@ -108,7 +109,7 @@ def complete_checkpoint(folder: str | Path) -> Path:
     path = Path(folder)
     if (path / MARKER).is_file():
         return path
-    complete = [p.parent for p in path.glob(f"checkpoint-*/{MARKER}")]
+    complete = complete_checkpoints(path)
     if not complete:
         raise RunError(
             f"{path} holds no complete checkpoint, so there is nothing to resume from. Start anew "
@@ -117,9 +118,14 @@ def complete_checkpoint(folder: str | Path) -> Path:
     return max(complete, key=checkpoint_step)
 
 
+def complete_checkpoints(folder: str | Path) -> list[Path]:
+    """All of a run's checkpoints that were written to their end, in no order."""
+    return [p.parent for p in Path(folder).glob(f"checkpoint-*/{MARKER}")]
+
+
 def has_checkpoint(folder: str | Path) -> bool:
     """Whether a run has a complete checkpoint to go on from."""
-    return any(Path(folder).glob(f"checkpoint-*/{MARKER}"))
+    return bool(complete_checkpoints(folder))
 
 
 def checkpoint_step(checkpoint: Path) -> int:

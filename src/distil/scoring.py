@@ -16,7 +16,7 @@ from torch import Tensor
 from distil.hidden import completion_hidden
 from distil.objectives import append_tail, drop_repeats, renormalise
 from distil.objectives.costs import NO_PROBABILITY
-from distil.output_layer import OutputLayer, output_layer
+from distil.output_layer import output_layer
 from distil.vocab import gather_logps, gather_logps_and_entropy, topk_logps
 
 
@@ -49,17 +49,13 @@ def score_student(
     also if no token is scored (it's zero then).
     """
     scored = batch["scored"] > 0
-    hidden = _student_hidden(model, base, batch)
+    hidden = student_hidden(model, base, batch)
     layer = output_layer(base)
     wanted = torch.cat([batch["support_ids"], batch["completion_ids"][..., None]], -1)[scored]
     logps, entropy = gather_logps_and_entropy(
-        hidden[scored], layer.weight, wanted, **_form(layer, temperature)
+        hidden[scored], layer.weight, wanted, **layer.form(temperature)
     )
-    known = batch["teacher_logps"][scored]
-    close = append_tail if tail else renormalise
-    teacher = close(known[None])
-    student = close(drop_repeats(logps[:, :-1], known <= NO_PROBABILITY)[None])
-    overlap = torch.minimum(student.detach().exp(), teacher.exp()).sum(-1)
+    costs, agreement = compare(logps[:, :-1], batch["teacher_logps"][scored], cost, tail=tail)
 
     def spread(values: Tensor) -> Tensor:
         """[N] -> [B, T], zeros elsewhere; keeps a path to the weights even where N is 0."""
@@ -67,11 +63,29 @@ def score_student(
         return empty.masked_scatter(scored, values) + 0.0 * hidden.sum().to(values.dtype)
 
     return StudentScores(
-        cost=spread(cost(student, teacher)[0]),
+        cost=spread(costs),
         sampled_logps=spread(logps[:, -1]),
         entropy=spread(entropy).detach(),
-        agreement=spread(overlap[0]).detach(),
+        agreement=spread(agreement).detach(),
     )
+
+
+def compare(
+    student_logps: Float[Tensor, "tokens support"],
+    teacher_logps: Float[Tensor, "tokens support"],
+    cost: Callable[[Tensor, Tensor], Tensor],
+    *,
+    tail: bool,
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+    """(cost, agreement) of each token, over a support closed by a tail or renormalised.
+
+    An id that the teacher's side marks as a repeat (NO_PROBABILITY) counts on neither side.
+    """
+    close = append_tail if tail else renormalise
+    teacher = close(teacher_logps[None])
+    student = close(drop_repeats(student_logps, teacher_logps <= NO_PROBABILITY)[None])
+    overlap = torch.minimum(student.detach().exp(), teacher.exp()).sum(-1)
+    return cost(student, teacher)[0], overlap[0]
 
 
 def student_topk(
@@ -81,8 +95,8 @@ def student_topk(
     scored = batch["scored"] > 0
     layer = output_layer(base)
     k = min(k, layer.weight.shape[0])
-    hidden = _student_hidden(model, base, batch)
-    found = topk_logps(hidden[scored], layer.weight, k, **_form(layer, temperature))[1]
+    hidden = student_hidden(model, base, batch)
+    found = topk_logps(hidden[scored], layer.weight, k, **layer.form(temperature))[1]
     return _put(found.new_zeros(*scored.shape, k), scored, found)
 
 
@@ -91,28 +105,19 @@ def sequence_logps(
 ) -> Float[Tensor, "batch seq"]:
     """Log-probabilities of a batch's completion ids at its `scored` tokens; zeros elsewhere."""
     scored = batch["scored"] > 0
-    hidden = _student_hidden(model, base, batch)
+    hidden = student_hidden(model, base, batch)
     layer = output_layer(base)
     wanted = batch["completion_ids"][scored][:, None]
-    logps = gather_logps(hidden[scored], layer.weight, wanted, **_form(layer, temperature))
+    logps = gather_logps(hidden[scored], layer.weight, wanted, **layer.form(temperature))
     empty = torch.zeros(scored.shape, dtype=logps.dtype, device=logps.device)
     return empty.masked_scatter(scored, logps) + 0.0 * hidden.sum().to(logps.dtype)
 
 
-def _student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
+def student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
     """[B, T, H] at the positions that predict the completion's tokens."""
     input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
     return completion_hidden(model, base, input_ids, attention, batch["completion_ids"].shape[1])
-
-
-def _form(layer: OutputLayer, temperature: float) -> dict[str, Any]:
-    return {
-        "bias": layer.bias,
-        "temperature": temperature,
-        "logit_scale": layer.logit_scale,
-        "softcap": layer.softcap,
-    }
 
 
 def _put(whole: Tensor, where: Tensor, part: Tensor) -> Tensor:

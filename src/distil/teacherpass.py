@@ -134,9 +134,8 @@ def _looked_up(
     """Of N tokens: support's log-probabilities and ids, the last asked one's, and entropy."""
     layer = output_layer(base)  # after the pass: a sharded one is gathered by then
     top, top_ids, at_ids, entropy = topk_and_gather_logps(
-        hidden, layer.weight, k, asked, bias=layer.bias, temperature=temperature,
-        logit_scale=layer.logit_scale, softcap=layer.softcap,
-    )  # fmt: skip
+        hidden, layer.weight, k, asked, **layer.form(temperature)
+    )
     return (
         torch.cat([top, at_ids[:, :-1]], -1),
         torch.cat([top_ids, asked[:, :-1]], -1),

@@ -24,7 +24,8 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from distil.aggregation import ReplayBuffer, add_earlier, earlier_rows
-from distil.assembly import assemble, cost_function, observe, replay_loss
+from distil.assembly import cost_function, observe, replay_loss
+from distil.badsteps import BadSteps
 from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
 from distil.collect import (
@@ -38,7 +39,6 @@ from distil.collect import (
 from distil.config import CritiqueConfig
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.encoder import Encoder
-from distil.errors import TrainingError
 from distil.feedback.critics import Critic
 from distil.feedback.judge import check_judge
 from distil.feedback.tools import tool_traces
@@ -131,6 +131,11 @@ class DistILTrainer(GRPOTrainer):
         self.rollout_log: RolloutLog | None = None
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
             self.rollout_log = RolloutLog(args.output_dir)
+        self.bad_steps = BadSteps(
+            args.output_dir,
+            self.accelerator,
+            lambda skipped: self._sums["train"].ratio("steps/skipped", float(skipped), 1),
+        )
         self._add_callbacks()
 
     def _make_builder(self, cost: Cost) -> BatchBuilder:
@@ -155,7 +160,10 @@ class DistILTrainer(GRPOTrainer):
 
     def _add_callbacks(self) -> None:
         replay = self.replay if self.objective.replay_batches else None
-        self.add_callback(CheckpointCallback(self.teacher, replay, self.accelerator))
+        self.add_callback(self.bad_steps)
+        self.add_callback(
+            CheckpointCallback(self.teacher, replay, self.bad_steps, self.accelerator)
+        )
         self.add_callback(PromptOrder())
         if self.rollout_log is not None:
             self.add_callback(MetricsFile(self.args.output_dir))
@@ -280,6 +288,7 @@ class DistILTrainer(GRPOTrainer):
         work = builder.add_teacher(
             self.model, output, teacher_ids, sampled,
             [r.succeeded for r in collected.rollouts], self._group_size, stale=self._stale,
+            whole=self._mode == "eval" or self.args.steps_per_generation == 1,
             row_weight=row_weight,
         )  # fmt: skip
         work.add_metrics(sums, time.perf_counter() - before)
@@ -324,21 +333,14 @@ class DistILTrainer(GRPOTrainer):
             loss = super()._compute_loss(model, inputs)
         if self._mode == "train" and self.rollout_log is not None:
             self.rollout_log.after_micro_batch()
-        if not torch.isfinite(loss):
-            if self.rollout_log is not None:
-                self.rollout_log.close_step()
-            raise TrainingError(
-                f"The loss of step {self.state.global_step + 1} is {loss.item()}: the weights or a "
-                "log-probability are no longer finite. Lower the learning rate, or resume from the "
-                f"last checkpoint in {self.args.output_dir}; nothing of this step was applied."
-            )
+        if self._mode == "train":
+            self.bad_steps.saw(loss, inputs)
         return loss
 
     def _distillation_loss(
         self, builder: BatchBuilder, model: Any, inputs: dict[str, Tensor]
     ) -> Tensor:
-        student = builder.score_student(model, inputs)
-        assembled = assemble(self.objective, student, inputs, share=self._share)
+        student, assembled = builder.loss(model, inputs, self._share)
         observe(self._sums[self._mode], self.objective, inputs, student, assembled)
         if self.rollout_log is not None and self._mode == "train":
             self.rollout_log.fill(inputs, student, assembled.credit, self.processing_class)

@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
+from distil.alarms import Alarms
 from distil.callbacks import AfterEvery, AtStart, Progress, StopAfterStep
 from distil.collect import FeedbackFunc
 from distil.commands.judging import RunJudge
@@ -106,6 +107,8 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
 
     if sharding():  # no process has all of the model, nor room for it, before it is sharded
         trainer.add_callback(AtStart(judge_shards))
+    alarms = Alarms(recipe.alarms, folder, updates)
+    trainer.add_callback(alarms)
     trainer.add_callback(progress)  # after judging: its time isn't a step's
     trainer.add_callback(stop)
     trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
@@ -113,7 +116,7 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
         from_main(lambda: cut_logs(folder, 0))  # killed before the first one: from the start
         resume = False
     trainer.train(resume_from_checkpoint=resume)
-    if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
+    if (stop.stopped or alarms.stopped) and trainer.state.global_step < trainer.state.max_steps:
         command = sys.argv[0] if Path(sys.argv[0]).name == "distil" else "distil"
         if processes() > 1:
             command = "accelerate launch ... -m distil.cli"

@@ -32,7 +32,13 @@ from distil.objectives.costs import (
     repeated,
     reverse_kl,
 )
-from distil.objectives.credit import future_credit, leave_one_out
+from distil.objectives.credit import (
+    Later,
+    future_credit,
+    later_than,
+    leave_one_out,
+    leave_one_out_of,
+)
 from distil.objectives.gates import (
     better_teacher,
     confident_teacher,
@@ -53,6 +59,7 @@ from distil.objectives.released import released_math_token_loss
 
 __all__ = [
     "COSTS",
+    "Later",
     "advantage_token_loss",
     "append_tail",
     "better_teacher",
@@ -64,7 +71,9 @@ __all__ = [
     "from_first_error",
     "future_credit",
     "jensen_shannon",
+    "later_than",
     "leave_one_out",
+    "leave_one_out_of",
     "masked_mean",
     "mean_of_sequence_means",
     "not_an_end",

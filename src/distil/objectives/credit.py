@@ -1,11 +1,37 @@
-"""Future credit: what a token's choice led to, and the baseline that makes it less noisy."""
+"""Future credit: what a token's choice led to, and the baseline that makes it less noisy.
 
+Credit looks at later tokens only. So a batch may be taken in slices of columns, the last one first,
+each told what lies right of it (`Later`): the credits are then those of the whole batch.
+"""
+
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from distil.objectives.shapes import Mask, PerToken, same_shape
+from distil.objectives.shapes import Mask, PerRow, PerToken, same_shape
+
+
+@dataclass(frozen=True)
+class Later:
+    """What lies right of a slice of columns. `tokens`: how many unmasked ones.
+
+    credit: sum_i discount^(n_i - 1) c_i over them, where the n-th unmasked token has n_i = n.
+    """
+
+    credit: PerRow
+    tokens: PerRow
+
+
+def later_than(cost: PerToken, mask: Mask, discount: float, later: Later | None) -> Later:
+    """What lies right of the columns before these: these, and what lies right of them."""
+    start, one = torch.zeros_like(cost[:, :1]), torch.ones_like(mask[:, :1])
+    whole = torch.cat([start, cost], 1), torch.cat([one, mask], 1)
+    credit = future_credit(*whole, discount=discount, later=later)[:, 0]
+    tokens = (mask > 0).sum(1).to(cost.dtype)
+    return Later(credit, tokens if later is None else tokens + later.tokens)
 
 
 def future_credit(
@@ -14,6 +40,7 @@ def future_credit(
     *,
     reduction: Literal["sum", "mean"] = "sum",
     discount: float = 1.0,
+    later: Later | None = None,
 ) -> PerToken:
     """G_t: the cost still to come, strictly later than t. No gradient; 0 at masked tokens.
 
@@ -24,7 +51,8 @@ def future_credit(
           biased: docs/theory.md has by how much.
 
     The last unmasked token of a row has credit 0. `mask` is 1 at sampled tokens and 0 elsewhere.
-    A masked cost may be anything, NaN included: it's dropped before the sum.
+    A masked cost may be anything, NaN included: it's dropped before the sum. `later`: what follows
+    these columns, where they are a slice of the batch's; counts for sum and mean alike.
     Raises ValueError on shapes that differ and on a discount outside (0, 1].
     """
     same_shape(cost, mask)
@@ -32,12 +60,18 @@ def future_credit(
         raise ValueError(f"discount is {discount}, and must lie in (0, 1]; 1 is exact.")
     mask = mask.to(cost.dtype)
     kept = torch.where(mask > 0, cost.detach(), torch.zeros_like(cost))
-    later = _reverse_cumsum(kept) - kept if discount == 1 else _discounted(kept, mask, discount)
+    after = torch.zeros_like(kept[:, 0]) if later is None else later.credit.to(kept.dtype)
+    if discount == 1:
+        credit = _reverse_cumsum(kept) - kept + after[:, None]
+    else:
+        credit = _discounted(kept, mask, discount, after)
     if reduction == "mean":
-        later = later / (_reverse_cumsum(mask) - mask).clamp(min=1)
+        count = _reverse_cumsum(mask) - mask
+        count = count if later is None else count + later.tokens[:, None]
+        credit = credit / count.clamp(min=1)
     elif reduction != "sum":
         raise ValueError(f"reduction is {reduction!r}, and must be 'sum' or 'mean'.")
-    return later * mask
+    return credit * mask
 
 
 def leave_one_out(values: PerToken, mask: Mask, group_size: int) -> PerToken:
@@ -49,17 +83,23 @@ def leave_one_out(values: PerToken, mask: Mask, group_size: int) -> PerToken:
     expected gradient as it is. Raises ValueError if the rows aren't whole groups.
     """
     same_shape(values, mask)
-    rows, length = values.shape
+    rows = len(values)
     if group_size < 1 or rows % group_size:
         raise ValueError(
             f"{rows} rows can't be split into groups of {group_size}: pass whole groups, in order."
         )
+    return leave_one_out_of(values, mask, torch.arange(rows, device=values.device) // group_size)
+
+
+def leave_one_out_of(values: PerToken, mask: Mask, groups: Int[Tensor, " batch"]) -> PerToken:
+    """`leave_one_out` where row i belongs to group `groups[i]`, whatever the order of the rows."""
+    same_shape(values, mask)
     mask = mask.to(values.dtype)
-    kept = torch.where(mask > 0, values, torch.zeros_like(values)).view(-1, group_size, length)
-    valid = mask.view(-1, group_size, length)
-    others = kept.sum(1, keepdim=True) - kept
-    count = valid.sum(1, keepdim=True) - valid
-    return (others / count.clamp(min=1) * (count > 0)).view(rows, length)
+    kept = torch.where(mask > 0, values, torch.zeros_like(values))
+    empty = values.new_zeros(int(groups.max()) + 1 if len(groups) else 0, values.shape[1])
+    others = empty.index_add(0, groups, kept)[groups] - kept
+    count = empty.index_add(0, groups, mask)[groups] - mask
+    return others / count.clamp(min=1) * (count > 0)
 
 
 def _reverse_cumsum(values: Tensor) -> Tensor:
@@ -67,10 +107,10 @@ def _reverse_cumsum(values: Tensor) -> Tensor:
     return values.flip(-1).cumsum(-1).flip(-1)
 
 
-def _discounted(kept: Tensor, mask: Tensor, discount: float) -> Tensor:
-    """G_t = c_next + discount * G_next, walking back over the unmasked tokens."""
+def _discounted(kept: Tensor, mask: Tensor, discount: float, after: Tensor) -> Tensor:
+    """G_t = c_next + discount * G_next, walking back over the unmasked tokens, from `after` on."""
     credit = torch.zeros_like(kept)
-    running = torch.zeros_like(kept[:, 0])
+    running = after
     for t in range(kept.shape[1] - 1, -1, -1):
         credit[:, t] = running
         running = torch.where(mask[:, t] > 0, kept[:, t] + discount * running, running)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distil.objectives.credit import future_credit, leave_one_out
+from distil.objectives.credit import Later, future_credit, leave_one_out
 from distil.objectives.shapes import Mask, PerRow, PerToken, same_shape
 
 
@@ -21,11 +21,13 @@ def distil_token_loss(
     group_size: int | None = None,
     baseline: PerToken | None = None,
     score_weight: PerToken | None = None,
+    later: Later | None = None,
 ) -> PerToken:
     """The surrogate: cost_t + future_weight * log pi(y_t) * stopgrad(G_t - b_t), 0 where masked.
 
     `cost` may carry weights already (`objectives.gates`, prefix ratios): G sums what is given.
-    `score_weight`, if given, multiplies the second term, token by token.
+    `score_weight`, if given, multiplies the second term, token by token. `later`: what follows,
+    where these columns are a slice of the batch's (`objectives.credit`).
 
     G is `future_credit`; b is the `leave_one_out` baseline of G if `group_size` is given, or
     `baseline` if the groups' credits were gathered elsewhere (groups split over micro-batches or
@@ -39,7 +41,7 @@ def distil_token_loss(
     loss = torch.where(active, cost, zero)
     if future == "none" or future_weight == 0:
         return loss
-    credit = future_credit(cost, mask, reduction=future, discount=discount)
+    credit = future_credit(cost, mask, reduction=future, discount=discount, later=later)
     if group_size is not None:
         credit = credit - leave_one_out(credit, mask, group_size)
     elif baseline is not None:
@@ -81,15 +83,20 @@ def masked_mean(
 
 
 def mean_of_sequence_means(
-    values: PerToken, mask: Mask, count: Tensor | float | None = None
+    values: PerToken,
+    mask: Mask,
+    count: Tensor | float | None = None,
+    row_tokens: PerRow | None = None,
 ) -> Float[Tensor, ""]:
     """sum over rows of (mean of a row's unmasked values) / count; count is the number of rows.
 
     The published science code's mean: a short row's token weighs more than a long row's, and a row
-    without any unmasked token counts as 0 but is counted. Give `count` as for `masked_mean`.
+    without any unmasked token counts as 0 but is counted. Give `count` as for `masked_mean`, and
+    `row_tokens`, each row's number of unmasked tokens, where these columns are only some of them.
     """
     same_shape(values, mask)
     kept = mask > 0
     sums = torch.where(kept, values, torch.zeros_like(values)).sum(-1)
     rows = len(values) if count is None else count
-    return (sums / kept.sum(-1).clamp(min=1)).sum() / rows
+    tokens = kept.sum(-1) if row_tokens is None else row_tokens
+    return (sums / tokens.clamp(min=1)).sum() / rows
