@@ -38,6 +38,7 @@ ROOMS = [
     "tasks",
     "data",
     "metrics",
+    "parts",
     "output_layer",
     "objectives",
     "vocab",
@@ -53,6 +54,7 @@ ROOMS = [
     "models",
     "recipefile",
     "runs",
+    "checkpoints",
     "evalfile",
     "regrade",
     "best",
@@ -69,6 +71,7 @@ ROOMS = [
     "badsteps",
     "alarms",
     "callbacks",
+    "profiler",
     "training_args",
     "toolset",
     "trainer",
@@ -80,7 +83,7 @@ ROOMS = [
     "compare",
     "cli",
 ]
-ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout"}
+ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout", "parts"}
 ALONE |= {"theory"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
@@ -190,6 +193,21 @@ def test_light_rooms_load_without_torch() -> None:
         check=True,
     )
     assert json.loads(done.stdout) == {name: [] for name in light}
+
+
+def test_the_usage_is_printed_without_anything_heavy() -> None:
+    program = (
+        "import json, sys\n"
+        "from distil.cli import main\n"
+        "assert main(['--help']) == 0\n"
+        "print(json.dumps([h for h in json.loads(sys.argv[1]) if h in sys.modules]))\n"
+    )
+    heavy = json.dumps(sorted(HEAVY | {"numpy", "reasoning_gym", "sympy"}))
+    done = subprocess.run(
+        [sys.executable, "-c", program, heavy], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("usage: distil COMMAND")
+    assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
 # ---------------------------------------------------------------- the public face

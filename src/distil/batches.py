@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distil import objectives
+from distil import objectives, parts
 from distil.assembly import Assembled, assemble, credit_of
 from distil.config import ObjectiveConfig
 from distil.hidden import base_model
@@ -185,6 +185,7 @@ class BatchBuilder:
             self.objective, self.cost, temperature=self.temperature, share=share,
         )  # fmt: skip
 
+    @parts.part("student pre-pass", whole=True)
     def _by_rows(
         self, model: Any, batch: Batch, score: Callable[[Batch], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:

@@ -17,9 +17,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil.aggregation import ReplayBuffer
 from distil.badsteps import BadSteps
+from distil.checkpoints import keep_order, mark_complete
 from distil.layout import clock
+from distil.parts import JUDGING, part
 from distil.processes import any_of_them, is_main
-from distil.runs import mark_complete
 from distil.teacher import Teacher
 
 METRICS_FILE = "metrics.jsonl"
@@ -42,10 +43,13 @@ class CheckpointCallback(TrainerCallback):
         """The model is sharded by now, if it is to be."""
         self._teacher.begin(kwargs["model"])
 
+    @part("EMA")
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """w <- (1 - rate) w + rate student."""
         if not self._bad_steps.skipped:
             self._teacher.after_step(kwargs["model"])
+        if control.should_save and state.is_world_process_zero:
+            keep_order(args.output_dir)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The teacher's weights, then, when every process has written its part, the marker."""
@@ -122,7 +126,8 @@ class AfterEvery(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """`state.global_step` counts the updates that are done."""
         if self._updates and state.global_step and state.global_step % self._updates == 0:
-            self._act(kwargs["model"], state.global_step)
+            with part(JUDGING):
+                self._act(kwargs["model"], state.global_step)
 
 
 class StopAfterStep(TrainerCallback):

@@ -1,6 +1,6 @@
 """The command line: reads arguments and recipes, then imports what does the work.
 
-    distil train RECIPE [--group.field value ...] [--resume] [--dry-run]
+    distil train RECIPE [--group.field value ...] [--resume] [--dry-run] [--profile]
     distil eval MODEL|FILE.json [--recipe RECIPE] [--preset NAME] [--task.field value ...] [...]
     distil compare SUITE [--report-only] [--retry-failed]
     distil run-code PROGRAM --tests FILE
@@ -57,6 +57,8 @@ class TrainFlags:
     """Go on from the run's last complete checkpoint."""
     dry_run: bool = False
     """Print what would happen: rows, tokens, steps, prompts, memory. Loads no weights."""
+    profile: bool = False
+    """Print a step's time and peak memory by part, and write RUN/profile.json."""
     gpus: int = 0
     """For --dry-run: the GPUs to train on (0: the CPU)."""
     gpu_gib: float = 80.0
@@ -185,6 +187,8 @@ def _train(argv: list[str]) -> int:
     if flags.resume and Path(flags.recipe_file).is_dir() and not redirected:
         recipe = replace(recipe, train=replace(recipe.train, output_dir=flags.recipe_file))
     _quiet_libraries()
+    if flags.dry_run and flags.profile:
+        raise RecipeError("--dry-run trains nothing that --profile could time. Leave one out.")
     if flags.dry_run:
         from distil.commands.dry_run import dry_run
 
@@ -196,7 +200,7 @@ def _train(argv: list[str]) -> int:
         )
     from distil.commands.train import train
 
-    return train(recipe, resume=flags.resume)
+    return train(recipe, resume=flags.resume, profile=flags.profile)
 
 
 def _eval(argv: list[str]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distil import objectives
+from distil import objectives, parts
 from distil.assembly import Assembled, assemble
 from distil.config import ObjectiveConfig
 from distil.objectives.costs import Cost
@@ -31,6 +31,7 @@ def takes_one_pass(objective: ObjectiveConfig, batch: Batch) -> bool:
     return objective.name != "as_released_math" and not looks_back
 
 
+@parts.part("output layer")
 def one_pass_loss(
     model: Any,
     base: Any,
@@ -50,6 +51,9 @@ def one_pass_loss(
         hidden, layer.weight, wanted, batch["scored"], slices.loss_of,
         **layer.form(temperature),
     )  # fmt: skip
+    parts.count(batch["scored"], "output layer")
+    parts.at_gradient(loss, "output layer")
+    parts.at_gradient(hidden, "backward")
     scores = StudentScores(slices.cost, slices.sampled_logps, slices.entropy, slices.agreement)
     return scores, Assembled(loss, slices.credit, slices.ratio, slices.weighted_cost)
 
@@ -66,8 +70,9 @@ class _Slices:
         self.agreement, self.credit = empty.clone(), empty.clone()
         self.weighted_cost, self.ratio = empty.clone(), torch.ones_like(empty)
 
-    def loss_of(self, chunk: Chunk, logps: Tensor, entropy: Tensor) -> Tensor:
+    def loss_of(self, chunk: Chunk, logps: Tensor, entropy: Tensor | None) -> Tensor:
         """This slice's part of the loss."""
+        assert entropy is not None
         batch, part = self._columns(chunk.part), chunk.part
         rows = len(batch["active"])
         costs, agreement = compare(

@@ -7,12 +7,12 @@
     validation-000010.json                            or on the validation ones, if there are some
     best/, best.json   the state that did best on those (eval.keep_best); how it does held out
     results.json, results.md                          the table that was printed
+    profile.json       a step's time and memory by part (--profile)
     ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 
-A checkpoint counts only with its marker, written last: a kill in the middle of saving leaves one
-without, which is passed over. Resuming cuts the logs back to the checkpoint's step.
+Which checkpoints count is `distil.checkpoints`'. Resuming cuts the logs back to the checkpoint's step.
 """
 
 import json
@@ -34,7 +34,6 @@ from distil.errors import RunError
 from distil.types import RunInfo
 
 RECIPE_FILE = "recipe.yaml"
-MARKER = "distil_complete.json"
 ROLLOUTS_FILE = "rollouts.jsonl"
 ALARMS_FILE = "alarms.jsonl"
 LOGS = ("metrics.jsonl", ROLLOUTS_FILE, "bad-steps.jsonl", ALARMS_FILE)
@@ -102,40 +101,6 @@ def reopen_run(folder: str | Path, recipe: dict[str, Any]) -> Path:
             + f"\nResume with `distil train {path} --resume`, or start anew elsewhere."
         )
     return path
-
-
-def complete_checkpoint(folder: str | Path) -> Path:
-    """The folder itself if it is a complete checkpoint, else its newest complete one."""
-    path = Path(folder)
-    if (path / MARKER).is_file():
-        return path
-    complete = complete_checkpoints(path)
-    if not complete:
-        raise RunError(
-            f"{path} holds no complete checkpoint, so there is nothing to resume from. Start anew "
-            "(the first checkpoint comes after train.save_every steps, or at Ctrl-C)."
-        )
-    return max(complete, key=checkpoint_step)
-
-
-def complete_checkpoints(folder: str | Path) -> list[Path]:
-    """All of a run's checkpoints that were written to their end, in no order."""
-    return [p.parent for p in Path(folder).glob(f"checkpoint-*/{MARKER}")]
-
-
-def has_checkpoint(folder: str | Path) -> bool:
-    """Whether a run has a complete checkpoint to go on from."""
-    return bool(complete_checkpoints(folder))
-
-
-def checkpoint_step(checkpoint: Path) -> int:
-    """The number of optimiser steps that a complete checkpoint has behind it."""
-    return int(json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["step"])
-
-
-def mark_complete(checkpoint: Path, step: int) -> None:
-    """Declares a checkpoint written to its end."""
-    write_json(checkpoint / MARKER, {"step": step})
 
 
 def cut_logs(folder: str | Path, last_step: int) -> None:

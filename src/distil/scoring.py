@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distil import parts
 from distil.hidden import completion_hidden
 from distil.objectives import append_tail, drop_repeats, renormalise
 from distil.objectives.costs import NO_PROBABILITY
@@ -33,6 +34,7 @@ class StudentScores:
     agreement: Float[Tensor, "batch seq"]
 
 
+@parts.part("output layer")
 def score_student(
     model: Any,
     base: Any,
@@ -55,6 +57,9 @@ def score_student(
     logps, entropy = gather_logps_and_entropy(
         hidden[scored], layer.weight, wanted, **layer.form(temperature)
     )
+    parts.count(scored, "output layer")
+    parts.at_gradient(logps, "output layer")
+    parts.at_gradient(hidden, "backward")
     costs, agreement = compare(logps[:, :-1], batch["teacher_logps"][scored], cost, tail=tail)
 
     def spread(values: Tensor) -> Tensor:
@@ -100,6 +105,7 @@ def student_topk(
     return _put(found.new_zeros(*scored.shape, k), scored, found)
 
 
+@parts.part("output layer")
 def sequence_logps(
     model: Any, base: Any, batch: dict[str, Tensor], *, temperature: float
 ) -> Float[Tensor, "batch seq"]:
@@ -109,14 +115,19 @@ def sequence_logps(
     layer = output_layer(base)
     wanted = batch["completion_ids"][scored][:, None]
     logps = gather_logps(hidden[scored], layer.weight, wanted, **layer.form(temperature))
+    parts.count(scored, "output layer")
+    parts.at_gradient(logps, "output layer")
+    parts.at_gradient(hidden, "backward")
     empty = torch.zeros(scored.shape, dtype=logps.dtype, device=logps.device)
     return empty.masked_scatter(scored, logps) + 0.0 * hidden.sum().to(logps.dtype)
 
 
+@parts.part("student forward")
 def student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
     """[B, T, H] at the positions that predict the completion's tokens."""
     input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    parts.count(attention)
     return completion_hidden(model, base, input_ids, attention, batch["completion_ids"].shape[1])
 
 

@@ -28,6 +28,12 @@ from distil.assembly import cost_function, observe, replay_loss
 from distil.badsteps import BadSteps
 from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
+from distil.checkpoints import (
+    cannot_write,
+    checkpoint_step,
+    complete_checkpoint,
+    not_written,
+)
 from distil.collect import (
     Collected,
     FeedbackFunc,
@@ -46,11 +52,12 @@ from distil.hidden import base_model, check_output_layer
 from distil.markers import find_markers
 from distil.metrics import MetricSums
 from distil.objectives.costs import Cost
+from distil.parts import count, part, turn
 from distil.probe import TeacherProbe, stop_ids
 from distil.processes import ended_elsewhere, from_main
 from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, grading_failed, rollout_records
-from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
+from distil.runs import cut_logs
 from distil.selfcritic import SelfCritic, make_critic
 from distil.shards import gathered, in_dtype, is_sharded, set_up_sharding
 from distil.teacher import make_teacher
@@ -169,17 +176,24 @@ class DistILTrainer(GRPOTrainer):
             self.add_callback(MetricsFile(self.args.output_dir))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """As TRL's; True resumes from the last checkpoint that was written to its end."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(complete_checkpoint(self.args.output_dir))
+        """As TRL's; True resumes from the last checkpoint that is sound (`distil.checkpoints`)."""
         if resume_from_checkpoint:
-            checkpoint = complete_checkpoint(resume_from_checkpoint)
+            named = (
+                self.args.output_dir if resume_from_checkpoint is True else resume_from_checkpoint
+            )
+            checkpoint = from_main(lambda: complete_checkpoint(named))
+            resume_from_checkpoint = str(checkpoint)
             self.teacher.load(checkpoint)
             if self.objective.replay_batches:
                 self.replay.load(checkpoint, self.accelerator.process_index)
             if self.accelerator.is_main_process:
                 cut_logs(self.args.output_dir, checkpoint_step(checkpoint))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except Exception as error:
+            if not_written(error):
+                raise cannot_write(error, self.args.output_dir) from error
+            raise
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As TRL's; shards are gathered, but for a checkpoint, which has them already.
@@ -196,12 +210,16 @@ class DistILTrainer(GRPOTrainer):
 
     # ------------------------------------------------------------------ rollouts and feedback
 
+    @part("feedback")
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Tensor:
         self._sampling_ended = time.perf_counter()
         try:
-            per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            with part("grading"):
+                per_func = super()._calculate_rewards(
+                    inputs, prompts, completions, completion_ids_list
+                )
         except Exception as error:
             if ended_elsewhere(error):
                 raise
@@ -228,7 +246,8 @@ class DistILTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
         # vLLM has weights of its own; transformers samples from the model, shards or not.
-        with nullcontext() if self.use_vllm else gathered(self.model):
+        whole_model = nullcontext() if self.use_vllm else gathered(self.model)
+        with part("sampling"), whole_model:
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]
         assert collected is not None
@@ -236,6 +255,8 @@ class DistILTrainer(GRPOTrainer):
         if "tool_mask" in output:  # 0 where a tool or an environment speaks
             sampled = sampled * output["tool_mask"]
         sums.rate("speed/sampling_tokens", sampled.sum(), self._sampling_ended - started)
+        for name in ("sampling", "grading", "feedback"):
+            count(sampled, name)
 
         output["row"] = torch.arange(len(inputs), device=output["completion_ids"].device)
         rows = len(inputs)
@@ -248,20 +269,26 @@ class DistILTrainer(GRPOTrainer):
             add_demonstrations(output, ids, self.accelerator)
         collected.add_metrics(sums, cut=cut, active=active if self.builder else None)
         if self.args.log_rollouts >= 0 and self._mode == "train":
-            records = rollout_records(
-                collected, texts, step=self.state.global_step + 1,
-                first=self.accelerator.process_index * rows,
-            )  # fmt: skip
-            everyones = gather_object(records)
-            if self.rollout_log is not None:
-                detailed = self.args.log_rollouts if self.builder else 0
-                self.rollout_log.open(
-                    everyones, own=rows, detailed=detailed,
-                    micro_batches=self.args.steps_per_generation,
-                )  # fmt: skip
+            self._open_rollout_log(collected, texts)
         self._generation_seconds = time.perf_counter() - started
         return output
 
+    @part("logging")
+    def _open_rollout_log(self, collected: Collected, texts: Sequence[Prompt | None]) -> None:
+        rows = len(texts)
+        records = rollout_records(
+            collected, texts, step=self.state.global_step + 1,
+            first=self.accelerator.process_index * rows,
+        )  # fmt: skip
+        everyones = gather_object(records)
+        if self.rollout_log is not None:
+            detailed = self.args.log_rollouts if self.builder else 0
+            self.rollout_log.open(
+                everyones, own=rows, detailed=detailed,
+                micro_batches=self.args.steps_per_generation,
+            )  # fmt: skip
+
+    @part("teacher")
     def _add_teacher(
         self, builder: BatchBuilder, output: dict[str, Tensor], sampled: Tensor,
         collected: Collected, sums: MetricSums,
@@ -280,10 +307,11 @@ class DistILTrainer(GRPOTrainer):
         sums.ratio("feedback/refused", sum(shown.refused), len(teacher_ids))
         row_weight = None
         if self.probe is not None and self._mode == "train":
-            row_weight = self.probe.run(
-                self.model, teacher_ids, [r.reward for r in collected.rollouts], self._group_size,
-                lambda rows, ids: self._grade(rows, ids, collected), sums,
-            )  # fmt: skip
+            with part("teacher's samples"):
+                row_weight = self.probe.run(
+                    self.model, teacher_ids, [r.reward for r in collected.rollouts],
+                    self._group_size, lambda rows, ids: self._grade(rows, ids, collected), sums,
+                )  # fmt: skip
         before = time.perf_counter()
         work = builder.add_teacher(
             self.model, output, teacher_ids, sampled,
@@ -292,11 +320,13 @@ class DistILTrainer(GRPOTrainer):
             row_weight=row_weight,
         )  # fmt: skip
         work.add_metrics(sums, time.perf_counter() - before)
+        count(work.tokens, "teacher")
         if self._mode == "train" and self.objective.replay_batches:
             seed = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}"
             add_earlier(output, self.replay, len(teacher_ids), seed, self.accelerator)
         return shown.words, shown.cut, [ids is not None for ids in teacher_ids]
 
+    @part("grading")
     def _grade(
         self, rows: Sequence[int], completion_ids: list[list[int]], collected: Collected
     ) -> list[float]:
@@ -319,6 +349,7 @@ class DistILTrainer(GRPOTrainer):
 
     # ------------------------------------------------------------------ loss
 
+    @part("loss")
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         self._student_tokens = inputs["prompt_mask"].sum() + inputs["completion_mask"].sum()
         if self.builder is not None:
@@ -330,9 +361,12 @@ class DistILTrainer(GRPOTrainer):
             )  # fmt: skip
             self._sums[self._mode].add("sft/cross_entropy", per_token, inputs["demonstration_mask"])
         else:
-            loss = super()._compute_loss(model, inputs)
+            with part("student forward"):  # TRL's: the output layer too
+                loss = super()._compute_loss(model, inputs)
+                count(self._student_tokens)
         if self._mode == "train" and self.rollout_log is not None:
-            self.rollout_log.after_micro_batch()
+            with part("logging"):
+                self.rollout_log.after_micro_batch()
         if self._mode == "train":
             self.bad_steps.saw(loss, inputs)
         return loss
@@ -343,7 +377,8 @@ class DistILTrainer(GRPOTrainer):
         student, assembled = builder.loss(model, inputs, self._share)
         observe(self._sums[self._mode], self.objective, inputs, student, assembled)
         if self.rollout_log is not None and self._mode == "train":
-            self.rollout_log.fill(inputs, student, assembled.credit, self.processing_class)
+            with part("logging"):
+                self.rollout_log.fill(inputs, student, assembled.credit, self.processing_class)
         earlier = earlier_rows(inputs)
         if earlier is None:
             return assembled.loss
@@ -373,11 +408,16 @@ class DistILTrainer(GRPOTrainer):
         """TRL's, timed: what is left after generation is the student's forward and backward."""
         self._generation_seconds = 0.0
         started = time.perf_counter()
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        with part("backward"):  # what is left of it when the parts inside are subtracted
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            count(self._student_tokens)
+        if self.accelerator.sync_gradients:
+            turn("optimiser")
         seconds = time.perf_counter() - started - self._generation_seconds
         self._sums["train"].rate("speed/student_tokens", self._student_tokens, seconds)
         return loss
 
+    @part("logging")
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's log, with DistIL's metrics averaged over processes and the logging interval."""
         prefix = "" if self._mode == "train" else "eval_"

@@ -17,6 +17,7 @@ from transformers import PrinterCallback
 
 from distil.alarms import Alarms
 from distil.callbacks import AfterEvery, AtStart, Progress, StopAfterStep
+from distil.checkpoints import has_checkpoint
 from distil.collect import FeedbackFunc
 from distil.commands.judging import RunJudge
 from distil.config import Recipe
@@ -29,11 +30,11 @@ from distil.figures import Attempt
 from distil.layout import as_markdown, as_text, clock
 from distil.models import load_model, resolve_model, to_accelerator
 from distil.processes import from_main, is_main, on_each, processes, sharding, together
+from distil.profiler import ProfileCallback
 from distil.runs import (
     begin_run,
     check_new_run,
     cut_logs,
-    has_checkpoint,
     reopen_run,
     updates_per_step,
     write_json,
@@ -48,16 +49,18 @@ from distil.training_args import DistILConfig
 from distil.types import Problem
 
 
-def train(recipe: Recipe, *, resume: bool) -> int:
+def train(recipe: Recipe, *, resume: bool, profile: bool = False) -> int:
     """Runs a recipe; returns the exit status: 0 finished, 130 stopped by Ctrl-C.
+
+    profile: time and peak memory of a step by part are printed after training.
 
     Started by `accelerate launch`, it is one of several processes that train together.
     """
     with together():
-        return _train(recipe, resume=resume)
+        return _train(recipe, resume=resume, profile=profile)
 
 
-def _train(recipe: Recipe, *, resume: bool) -> int:
+def _train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
     began = time.perf_counter()
     folder = Path(recipe.train.output_dir)
     # Cheap checks first: nothing is loaded for a wrong option.
@@ -111,11 +114,16 @@ def _train(recipe: Recipe, *, resume: bool) -> int:
     trainer.add_callback(alarms)
     trainer.add_callback(progress)  # after judging: its time isn't a step's
     trainer.add_callback(stop)
+    profiler = ProfileCallback(folder, updates) if profile and is_main() else None
+    if profiler is not None:
+        trainer.add_callback(profiler)  # the last one: others' work before a step is done by then
     trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
     if resume and not from_main(lambda: has_checkpoint(folder)):
         from_main(lambda: cut_logs(folder, 0))  # killed before the first one: from the start
         resume = False
     trainer.train(resume_from_checkpoint=resume)
+    if profiler is not None:
+        print(profiler.report())
     if (stop.stopped or alarms.stopped) and trainer.state.global_step < trainer.state.max_steps:
         command = sys.argv[0] if Path(sys.argv[0]).name == "distil" else "distil"
         if processes() > 1:

@@ -1,0 +1,361 @@
+"""A whole training step, ours against TRL's `experimental.sdpo` trainer, at equal work.
+
+    python benchmarks/step.py                        # sampling included (minutes)
+    python benchmarks/step.py --canned               # fixed rollouts instead of sampled ones
+    python benchmarks/step.py --canned --no-checkpointing --objective reverse_kl
+    python benchmarks/step.py --busy                 # where others use the machine too
+    python benchmarks/step.py --device cuda --rollouts 64 --micro-batch 8 --model Qwen/Qwen3-0.6B
+
+Equal: model, prompt, number and length of rollouts (`min_new_tokens`: no early end), sampler
+(transformers' generate), K with a tail, EMA teacher, feedback on every rollout, so that the teacher
+reads every row, micro-batches, activation checkpointing (TRL's default), optimiser. TRL's compares
+on the student's top-K by reverse KL; ours by `--objective`, whose default looks further: future
+credit with a group's baseline. Every process is a fresh one, sides take turns, and each says by its
+parts (`distil.parts`) where time and memory went. `--busy` counts the processor seconds of all
+threads instead of the clock's. Memory is the peak above the loaded model: what a step adds, with
+gradients, AdamW and the EMA shadow, which are alike on both sides.
+
+Floor: a part's matrix products at the rate that this machine reaches on one large product; for
+sampling, the weights read once a token at the bandwidth of reading them; both measured here.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
+
+from distil import DistILConfig, DistILTrainer, Feedback
+from distil.models import load_model
+from distil.parts import at_gradient, count, part, peak_meter, turn
+from distil.profiler import ProfileCallback
+
+MIB = 2**20
+QUESTION = (
+    "A shop sells pens at 3 coins each and books at 14 coins each. Anna buys 7 pens and 2 books, "
+    "pays with a note of 100 coins, and gives half of her change to her brother. How many coins "
+    "does she have left? Explain each step, then give the number on a line of its own."
+)
+FEEDBACK = (
+    "Your answer is wrong: 26 is what her brother is given, but the pens were counted as 6. Seven "
+    "pens cost 21 coins, two books cost 28 coins, the change is 51 coins, and half of that is left."
+)
+ORDER = (
+    "sampling", "grading", "feedback", "teacher", "student pre-pass", "student forward",
+    "output layer", "loss", "backward", "optimiser", "EMA", "logging", "other",
+)  # fmt: skip
+
+
+def no_reward(completions: list[Any], **columns: Any) -> list[float]:
+    return [0.0] * len(completions)
+
+
+def report(completions: list[Any], **columns: Any) -> list[Feedback]:
+    return [Feedback(text=FEEDBACK)] * len(completions)
+
+
+class PartsOfSDPO(SDPOTrainer):
+    """TRL's trainer, its parts named as ours are. The output layer is in its forward pass."""
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Any:
+        with part("backward"):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            turn("optimiser")
+        return loss
+
+    @part("feedback")
+    def _prepare_training_batch(self, inputs: Any) -> Any:
+        return super()._prepare_training_batch(inputs)
+
+    @part("sampling")
+    def _generate(self, prompt_ids: Any) -> Any:
+        written = super()._generate(prompt_ids)
+        count(sum(len(ids) for ids in written[1]))
+        return written
+
+    @part("grading")
+    def _calculate_rewards(self, *args: Any) -> Any:
+        return super()._calculate_rewards(*args)
+
+    @part("loss")
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(*args, **kwargs)
+
+    def _forward_logits(
+        self, model: Any, input_ids: Any, attention_mask: Any, **kwargs: Any
+    ) -> Any:
+        if not torch.is_grad_enabled():
+            with part("teacher", whole=True):
+                count(attention_mask)
+                return super()._forward_logits(model, input_ids, attention_mask, **kwargs)
+        with part("student forward"):
+            count(attention_mask)
+            count(len(input_ids) * kwargs["logits_to_keep"], "output layer")
+            return super()._forward_logits(model, input_ids, attention_mask, **kwargs)
+
+    @part("output layer")
+    def _compute_self_distillation_loss(self, *args: Any) -> Any:
+        loss = super()._compute_self_distillation_loss(*args)
+        at_gradient(loss, "output layer")
+        return loss
+
+    @part("logging")
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        super().log(*args, **kwargs)
+
+
+def output_layer_of_sdpo(trainer: PartsOfSDPO) -> None:
+    """Names the output layer and the EMA inside TRL's passes."""
+
+    def begins(module: Any, arguments: tuple[torch.Tensor]) -> None:
+        if torch.is_grad_enabled():
+            turn("output layer")
+            at_gradient(arguments[0], "backward")
+
+    trainer.model.get_output_embeddings().register_forward_pre_hook(begins)
+    for callback in trainer.callback_handler.callbacks:
+        if type(callback).__name__ == "SyncTeacherModelCallback":
+            callback.on_step_end = part("EMA")(callback.on_step_end)
+
+
+def canned(model: Any, tokens: int) -> None:
+    """Rollouts from a fixed seed instead of `generate`, alike on both sides."""
+    generator = torch.Generator().manual_seed(7)
+
+    def generate(input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        written = torch.randint(100, 40_000, (len(input_ids), tokens), generator=generator)
+        return torch.cat([input_ids, written.to(input_ids.device)], 1)
+
+    model.generate = generate
+
+
+def settings(args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """What both trainers are told."""
+    accumulated = args.rollouts // args.micro_batch
+    return {
+        "output_dir": folder,
+        "per_device_train_batch_size": args.micro_batch,
+        "gradient_accumulation_steps": accumulated,
+        "num_generations": args.rollouts,
+        "max_completion_length": args.tokens,
+        "generation_kwargs": {"min_new_tokens": args.tokens},
+        "max_steps": args.steps,
+        "learning_rate": 1e-6,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": args.device == "cpu",
+        "bf16": args.device != "cpu",
+        "gradient_checkpointing": args.checkpointing,
+        "temperature": 1.0,
+        "seed": 3,
+    }
+
+
+def make_ours(args: argparse.Namespace, model: Any, tokenizer: Any, folder: str) -> Any:
+    rows = [{"prompt": [{"role": "user", "content": QUESTION}]}] * 64
+    return DistILTrainer(
+        model,
+        reward_funcs=no_reward,
+        feedback_funcs=report,
+        args=DistILConfig(
+            **settings(args, folder),
+            teacher="ema",
+            objective={"name": args.objective, "top_k": args.k, "tail": True},
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+
+def make_theirs(args: argparse.Namespace, model: Any, tokenizer: Any, folder: str) -> Any:
+    prompt = [{"role": "user", "content": QUESTION}]
+    trainer = PartsOfSDPO(
+        model,
+        reward_funcs=no_reward,
+        args=SDPOConfig(
+            **settings(args, folder),
+            teacher_model_kind="ema",
+            distillation_mode="topk_logits",
+            distillation_topk=args.k,
+            distillation_add_tail=True,
+            include_environment_feedback=True,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": prompt, "privileged_context": FEEDBACK}] * 64),
+        processing_class=tokenizer,
+    )
+    output_layer_of_sdpo(trainer)
+    return trainer
+
+
+CLOCKS: dict[bool, Callable[[], float]] = {False: time.perf_counter, True: time.process_time}
+SIDES = {"ours": make_ours, "theirs": make_theirs}
+
+
+def run_here(args: argparse.Namespace) -> None:
+    """What a fresh process does: its last line says what each step spent."""
+    device = torch.device(args.device)
+    model, tokenizer = load_model(args.model)
+    model.to(device)
+    with torch.no_grad():  # touches every weight: until then they may lie in a file only
+        model(torch.arange(8, device=device)[None])
+    if args.canned:
+        canned(model, args.tokens)
+    meter = peak_meter(device)
+    meter()
+    loaded = meter() or 0
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SIDES[args.side](args, model, tokenizer, folder)
+        profile = ProfileCallback(folder, now=CLOCKS[args.busy])
+        trainer.add_callback(profile)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    steps = [{n: vars(s) for n, s in step.items()} for step in profile.steps]
+    decoder = sum(p.numel() for p in model.get_decoder().parameters())
+    vocab, hidden = model.get_output_embeddings().weight.shape
+    shape = {"decoder": decoder - vocab * hidden, "head": vocab * hidden}
+    print(json.dumps({"loaded": loaded, "steps": steps, **shape}))
+
+
+def run(side: str, argv: list[str]) -> dict[str, Any]:
+    command = [sys.executable, __file__, *argv, f"--side={side}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rates(device: torch.device, now: Callable[[], float]) -> tuple[float, float]:
+    """(operations a second of a large product, bytes a second read by a matrix-vector product)."""
+    wide = torch.float32 if device.type == "cpu" else torch.bfloat16
+    a = torch.randn(2048, 4096, device=device, dtype=wide)
+    b = torch.randn(16_384, 4096, device=device, dtype=wide)
+    wait = peak_meter(device)
+
+    def best(work: Any) -> float:
+        spent = []
+        for _ in range(5):
+            wait()
+            start = now()
+            work()
+            wait()
+            spent.append(now() - start)
+        return min(spent)
+
+    product, vector = best(lambda: a @ b.T), best(lambda: b @ a[0])
+    return 2 * len(a) * b.numel() / product, b.numel() * b.element_size() / vector
+
+
+def floors(args: argparse.Namespace, found: dict[str, Any]) -> dict[str, float]:
+    """Least seconds by part, from the tokens that our side read."""
+    operations, bandwidth = rates(torch.device(args.device), CLOCKS[args.busy])
+    tokens = {name: spent["tokens"] for name, spent in found["steps"][-1].items()}
+    written = args.rollouts * args.tokens
+    decoder, head = (2 * found[size] / operations for size in ("decoder", "head"))
+    width = 4 if args.device == "cpu" else 2
+    read = width * (found["decoder"] + found["head"]) / bandwidth
+    return {
+        "sampling": 0.0 if args.canned else args.tokens * read,
+        "teacher": decoder * tokens["teacher"] + head * written,
+        "student forward": decoder * tokens["student forward"],
+        "output layer": 3 * head * written,
+        "backward": 2 * decoder * tokens["student forward"],
+    }
+
+
+def show(args: argparse.Namespace, found: dict[str, list[dict[str, Any]]]) -> None:
+    """The table: medians over all steps but each process's first, peaks above the model."""
+    floor = floors(args, found["ours"][0])
+
+    def seconds(side: str, names: tuple[str, ...]) -> float:
+        later = [step for once in found[side] for step in once["steps"][1:]]
+        return statistics.median(
+            sum(step.get(n, {"seconds": 0.0})["seconds"] for n in names) for step in later
+        )
+
+    def peak(side: str, names: tuple[str, ...]) -> float:
+        above = [
+            spent["peak"] - once["loaded"]
+            for once in found[side]
+            for step in once["steps"]
+            for name, spent in step.items()
+            if name in names
+        ]
+        return max(above, default=0) / MIB
+
+    def tokens(side: str, name: str) -> int:
+        return found[side][0]["steps"][-1].get(name, {"tokens": 0})["tokens"]
+
+    rows = [(name, (name,)) for name in ORDER]
+    rows += [("**whole step**", ORDER), ("**without sampling**", ORDER[1:])]
+    print(
+        "| part | s ours | s TRL | ratio | s floor | tokens, TRL's | MiB ours | MiB TRL | ratio |"
+    )
+    print("|---|" + " --: |" * 8)
+    for label, names in rows:
+        ours, theirs = seconds("ours", names), seconds("theirs", names)
+        most = [peak(side, names) for side in SIDES]
+        least = sum(floor.get(n, 0.0) for n in names)
+        cells = [
+            label, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}" if theirs else "-",
+            f"{least:.2f}" if least else "-",
+            ", ".join(f"{tokens(s, names[0]):,}" for s in SIDES) if len(names) == 1 else "",
+            f"{most[0]:,.0f}", f"{most[1]:,.0f}",
+            f"{most[0] / most[1]:.2f}" if most[1] > 0 else "-",
+        ]  # fmt: skip
+        print("| " + " | ".join(cells) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--objective", default="distil")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--rollouts", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--micro-batch", type=int, default=8)
+    parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=3, help="of a process; the first warms up")
+    parser.add_argument("--rounds", type=int, default=1, help="processes of each side")
+    parser.add_argument("--canned", action="store_true", help="fixed rollouts, none sampled")
+    parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--busy", action="store_true", help="processor seconds, not the clock's")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        run_here(args)
+        return
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for _ in range(args.rounds):
+        for side in SIDES:
+            found[side].append(run(side, sys.argv[1:]))
+    where = (
+        torch.cuda.get_device_name()
+        if args.device == "cuda"
+        else f"{torch.get_num_threads()} threads"
+    )
+    print(
+        f"{args.model}, {args.rollouts} x {args.tokens} tokens, K {args.k}, {args.objective}, "
+        f"micro-batch {args.micro_batch}, {'processor seconds, ' if args.busy else ''}"
+        f"{'canned rollouts, ' if args.canned else ''}"
+        f"{'checkpointing, ' if args.checkpointing else ''}{where}, torch {torch.__version__}\n"
+    )
+    show(args, found)
+
+
+if __name__ == "__main__":
+    main()
