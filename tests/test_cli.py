@@ -69,7 +69,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `distil train` and `distil eval` were about to run, in place of running it."""
     calls: list[Any] = []
 
-    def train(recipe: Recipe, *, resume: bool) -> int:
+    def train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
         calls.append((recipe, resume))
         return 0
 
@@ -1026,7 +1026,7 @@ def test_mistakes_in_evals_flags_are_told(
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, started: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def train(recipe: Recipe, *, resume: bool) -> int:
+    def train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["distil.commands.train"], "train", train)
