@@ -70,7 +70,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
     def train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
-        calls.append((recipe, resume))
+        calls.append((recipe, resume, profile) if profile else (recipe, resume))
         return 0
 
     def evaluate_model(flags: EvalFlags) -> int:
@@ -658,7 +658,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
                 deadline=7.0,
             ),
         ),
-        teacher=TeacherConfig("frozen", 0.05, 512, samples=4, gate=True),
+        teacher=TeacherConfig("frozen", 0.05, "cpu", 512, samples=4, gate=True),
         objective=ObjectiveConfig(
             name="-my own/ä.py:mine",
             future="none",
@@ -707,6 +707,11 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
     default, given = leaves(Recipe().as_dict()), leaves(recipe.as_dict())
     assert [path for path, value in default.items() if given[path] == value] == []  # every field
     assert load_recipe(recipe_file(yaml.safe_dump(recipe.as_dict()))) == recipe
+
+
+def test_profile_is_handed_on(started: list[Any]) -> None:
+    assert main(["train", str(RECIPES[0]), "--profile"]) == 0
+    assert started[0][2] is True
 
 
 def test_every_field_that_may_be_null_is_tried() -> None:
@@ -1026,7 +1031,7 @@ def test_mistakes_in_evals_flags_are_told(
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, started: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
+    def train(recipe: Recipe, **options: bool) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["distil.commands.train"], "train", train)

@@ -4,11 +4,11 @@ Each message states the fact, the reason and the fix. Nothing here imports torch
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from distil.algorithms import faults, resolved
-from distil.config import TABLE_ENDING, Recipe, SandboxConfig, TaskConfig
+from distil.config import TABLE_ENDING, AlarmConfig, Recipe, SandboxConfig, TaskConfig
 from distil.critiquechecks import critique_faults
 from distil.errors import RecipeError, perhaps
 from distil.figurenames import eval_faults
@@ -16,6 +16,9 @@ from distil.presets import preset
 
 # Sources that show a solution; the others only report on the attempt.
 DEMONSTRATING = {"sibling", "expert", "correction"}
+
+# Bounds that have a default, and that null takes away.
+OFF_BY_NULL = {f"alarms.{f.name}" for f in fields(AlarmConfig) if "None" in str(f.type)}
 
 # A budget that holds the marks of two cuts, whatever the tokenizer.
 LEAST_FEEDBACK_TOKENS = 16
@@ -305,7 +308,7 @@ def _wrong_shape(path: str, value: Any, default: Any) -> str | None:
         fine = isinstance(value, dict) and all(isinstance(k, str) for k in value)
         fine = fine and all(isinstance(v, int | float | str) for v in value.values())
         return None if fine else "names with one number, text, true or false each"
-    if value is None and default is None:
+    if value is None and (default is None or path in OFF_BY_NULL):
         return None
     if isinstance(default, dict):
         fields = ", ".join(sorted(default))

@@ -70,8 +70,9 @@ class _Slices:
         self.agreement, self.credit = empty.clone(), empty.clone()
         self.weighted_cost, self.ratio = empty.clone(), torch.ones_like(empty)
 
-    def loss_of(self, chunk: Chunk, logps: Tensor, entropy: Tensor) -> Tensor:
+    def loss_of(self, chunk: Chunk, logps: Tensor, entropy: Tensor | None) -> Tensor:
         """This slice's part of the loss."""
+        assert entropy is not None
         batch, part = self._columns(chunk.part), chunk.part
         rows = len(batch["active"])
         costs, agreement = compare(
