@@ -98,6 +98,8 @@ class ModelConfig:
     """Whether a chat template that knows of thinking (Qwen3's) lets the model think first: on, off,
     or as the template does by itself. Alike for student, teacher and judging."""
     lora: LoraSettings = field(default_factory=LoraSettings)
+    allow_pickle: bool = False
+    """Read weights from pickles (.bin) where there are no safetensors; they may run code."""
 
 
 @dataclass(frozen=True)

@@ -89,4 +89,9 @@ def _judge(critique: CritiqueConfig, name: str) -> list[str]:
             f"{name}.base_url is {critique.base_url!r}, and must be the endpoint's address, as in "
             "http://localhost:8000/v1. There is no default: prompts are sent there."
         )
+    elif url.username or url.password or url.query:
+        found.append(
+            f"{name}.base_url holds a name, a password or a query, and the recipe is written into "
+            f"the run's folder. Put the key into an environment variable: {name}.api_key_env."
+        )
     return found

@@ -161,7 +161,9 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
         load_tools(recipe.rollout.tools)
         if recipe.feedback.critique.by == "judge":
             check_judge(recipe.feedback.critique)
-        model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+        model, tokenizer = load_model(
+            recipe.model.name, recipe.model.dtype, allow_pickle=recipe.model.allow_pickle
+        )
         check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
         if recipe.rollout.tools:
             check_model_calls_tools(tokenizer, recipe.model.name)
