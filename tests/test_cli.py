@@ -699,6 +699,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             keep_checkpoints=3,
             seed=4,
             log_rollouts=0,
+            rollouts_mb=7.5,
             report_to=("wandb", "x"),
         ),
         eval=EvalConfig(

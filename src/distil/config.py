@@ -277,6 +277,8 @@ class TrainConfig:
     seed: int = 0
     log_rollouts: int = 4
     """Rollouts a step written with per-token cost and credit (the others without)."""
+    rollouts_mb: float = 2000.0
+    """Megabytes that rollouts.jsonl and rollouts-old.jsonl may take: the oldest go; 0: no bound."""
     report_to: tuple[str, ...] = ()
     """TRL's loggers: trackio, wandb, tensorboard."""
 

@@ -2,6 +2,7 @@
 
     recipe.yaml        the recipe as resolved         environment.json   versions, seed, git
     metrics.jsonl      one line a logged step         rollouts.jsonl     one line a rollout
+    rollouts-old.jsonl those before, in a long run (train.rollouts_mb)
     before.json, after.json, teacher.json             evaluations, sample by sample
     eval-000010.json   one after step 10 (eval.every), on the held-out problems
     validation-000010.json                            or on the validation ones, if there are some
@@ -35,8 +36,9 @@ from distil.types import RunInfo
 
 RECIPE_FILE = "recipe.yaml"
 ROLLOUTS_FILE = "rollouts.jsonl"
+OLD_ROLLOUTS_FILE = "rollouts-old.jsonl"
 ALARMS_FILE = "alarms.jsonl"
-LOGS = ("metrics.jsonl", ROLLOUTS_FILE, "bad-steps.jsonl", ALARMS_FILE)
+LOGS = ("metrics.jsonl", ROLLOUTS_FILE, OLD_ROLLOUTS_FILE, "bad-steps.jsonl", ALARMS_FILE)
 PACKAGES = (
     "distil",
     "torch",

@@ -137,7 +137,7 @@ class DistILTrainer(GRPOTrainer):
         self.critic = self._make_critic(as_critique(args.critique))
         self.rollout_log: RolloutLog | None = None
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
-            self.rollout_log = RolloutLog(args.output_dir)
+            self.rollout_log = RolloutLog(args.output_dir, args.rollouts_mb)
         self.bad_steps = BadSteps(
             args.output_dir,
             self.accelerator,

@@ -279,6 +279,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             sibling_choice=recipe.feedback.sibling,
             critique=asdict(recipe.feedback.critique),
             log_rollouts=train.log_rollouts,
+            rollouts_mb=train.rollouts_mb,
             chat_template_kwargs=template_options(recipe.model.thinking),
         )
 
