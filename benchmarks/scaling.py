@@ -71,13 +71,13 @@ def parameters(hidden: int) -> float:
 
 
 AXES: dict[str, list[tuple[float, Size]]] = {
-    "tokens": [(n * BASE.length, replace(BASE, rollouts=n)) for n in powers(8, 4)],
-    "tokens, 8 V": [(n * BASE.length, replace(WIDE, rollouts=n)) for n in powers(8, 4)],
-    "length": [(n, replace(BASE, length=n)) for n in powers(64, 4)],
+    "tokens": [(n * BASE.length, replace(BASE, rollouts=n)) for n in powers(8, 3)],
+    "tokens, 8 V": [(n * BASE.length, replace(WIDE, rollouts=n)) for n in powers(8, 3)],
+    "length": [(n, replace(BASE, length=n)) for n in powers(64, 3)],
     "vocabulary": [(n, replace(BASE, vocab=n)) for n in powers(8192, 4)],
-    "K": [(n, replace(BASE, k=n)) for n in powers(16, 4)],
-    "group": [(n, replace(BASE, rollouts=16, group=n)) for n in powers(2, 4)],
-    "model": [(parameters(n), replace(BASE, hidden=n)) for n in powers(64, 4)],
+    "K": [(n, replace(BASE, k=n)) for n in powers(16, 3)],
+    "group": [(n, replace(BASE, rollouts=16, group=n)) for n in powers(2, 3)],
+    "model": [(parameters(n), replace(BASE, hidden=n)) for n in powers(64, 3)],
 }
 """What grows, and the steps at which it's measured."""
 
