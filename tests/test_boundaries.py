@@ -78,6 +78,7 @@ ROOMS = [
     "evaluate",
     "flags",
     "memory",
+    "integrations",
     "commands",
     "compare",
     "cli",
