@@ -142,7 +142,7 @@ def test_a_response_is_what_stands_one_place_before_it() -> None:
         [1, 2, 3, 4, 5, 0], [102, 103, 104, 0, 0, 0], [200, 201, 202, 203, 0, 0],
         [301, 302, 303, 304, 305, 0],
     ]  # fmt: skip
-    with pytest.raises(IntegrationError, match="each of 24 tokens.*make 25"):
+    with pytest.raises(IntegrationError, match=r"each of 24 tokens.*make 25"):
         response_part(values.values()[:-1], data, 6)
 
 

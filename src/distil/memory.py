@@ -23,8 +23,6 @@ _WHEN = Literal["always", "training", "sampling"]
 GIB = 2**30
 ACTIVATION_BYTES = 34
 """Per token, layer and hidden unit in 16 bits (Korthikanti et al., equation 2, first term)."""
-VLLM_SHARE = 0.3
-"""Of a device's memory: TRL's default of vllm_gpu_memory_utilization."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +179,14 @@ def _sampling(
     recipe: Recipe, shape: ModelShape, shards: int, prompt: int, width: int, device_gib: float
 ) -> Part:
     """vLLM's share of the device, or the key-value cache of transformers' generate."""
-    if recipe.rollout.use_vllm:
-        why = f"vLLM's weights and cache: {VLLM_SHARE:.0%} of {device_gib:g} GiB"
-        return Part("sampling", VLLM_SHARE * device_gib * GIB, why)
+    vllm = recipe.rollout
+    if vllm.use_vllm and vllm.vllm_mode == "server":
+        return Part("sampling", 0, "vLLM's server has devices of its own")
+    if vllm.use_vllm:
+        share, weights = vllm.vllm_gpu_memory_utilization, width * shape.parameters / GIB
+        each = weights / vllm.vllm_tensor_parallel_size
+        why = f"vLLM: {share:.0%} of {device_gib:g} GiB, weights {each:.1f} GiB of it"
+        return Part("sampling", share * device_gib * GIB, why)
     rollouts = recipe.rollout.prompts_per_step * recipe.rollout.num_generations // shards
     tokens = rollouts * (prompt + recipe.rollout.max_completion_length)
     cache, why = tokens * shape.cache_per_token * width, f"key-value cache of {rollouts} rollouts"
