@@ -6,7 +6,8 @@ unit in 16 bits, without the attention matrix, which flash attention never makes
 rollout as long as it may be. Left out: fragmentation, buffers of libraries and of communication.
 
 On CPU everything is float32. On one device weights, gradients and AdamW's moments are bfloat16. On
-several, FSDP2 shards them and the teacher's, and accelerate keeps what is trained in float32.
+several, FSDP2 shards them and the teacher's, and accelerate keeps what is trained in float32; each
+micro-batch's gradients are summed into shards (`distil.shards.sum_in_shards`).
 """
 
 from collections.abc import Sequence
@@ -111,7 +112,8 @@ def memory_parts(
     ]
     if sharded:
         units = width * 2 * (shape.largest + shape.vocab * shape.hidden)
-        why = "FSDP2's units in use and ahead, the output matrix and its gradient"
+        units += own * min(shape.largest, shape.trained)
+        why = "FSDP2's units in use and ahead, a unit's gradient, the output matrix and its own"
         parts.insert(3, Part("gathered", units, why, "training"))
     return parts
 

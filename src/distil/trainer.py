@@ -53,7 +53,14 @@ from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, grading_failed, rollout_records
 from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
 from distil.selfcritic import SelfCritic, make_critic
-from distil.shards import gathered, in_dtype, is_sharded, refuse_zero3, set_up_sharding
+from distil.shards import (
+    gathered,
+    in_dtype,
+    is_sharded,
+    refuse_zero3,
+    set_up_sharding,
+    sum_in_shards,
+)
 from distil.teacher import make_teacher
 from distil.toolset import check_tools, guarded
 from distil.training_args import DistILConfig, as_critique, as_objective, checked_arguments
@@ -102,6 +109,7 @@ class DistILTrainer(GRPOTrainer):
         self.objective = as_objective(args.objective)
         if self.is_fsdp_enabled:
             set_up_sharding(self.accelerator.state.fsdp_plugin)
+            sum_in_shards(self.accelerator)
         if self.is_deepspeed_enabled:
             refuse_zero3(self.accelerator.state.deepspeed_plugin, self.objective.name)
         given = [] if feedback_funcs is None else feedback_funcs
