@@ -25,6 +25,7 @@ ROOMS = [
     "algorithms",
     "presets",
     "critiquechecks",
+    "samplerchecks",
     "figurenames",
     "checks",
     "endpoint",
@@ -79,6 +80,7 @@ ROOMS = [
     "evaluate",
     "flags",
     "memory",
+    "integrations",
     "commands",
     "compare",
     "cli",
@@ -87,7 +89,15 @@ ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout", "
 ALONE |= {"theory"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
-LIGHT |= {"critiquechecks", "data", "figurenames", "figures", "tables", "evalpresets"}
+LIGHT |= {
+    "critiquechecks",
+    "samplerchecks",
+    "data",
+    "figurenames",
+    "figures",
+    "tables",
+    "evalpresets",
+}
 LIGHT |= {"evalfile", "regrade", "best", "flags", "endpoint", "theory"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 

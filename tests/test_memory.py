@@ -79,7 +79,8 @@ def test_four_gpus_share_what_fsdp_shards() -> None:
     found = parts(science(), shape(), 4)
     assert found["weights"].bytes == found["gradients"].bytes == p  # 4 bytes over 4 GPUs
     assert found["optimiser"].bytes == 2 * p
-    assert found["gathered"].bytes == 2 * 2 * 2 * 151_936 * 4096
+    matrix = 151_936 * 4096
+    assert found["gathered"].bytes == 2 * 2 * (matrix + matrix) + 4 * matrix
     assert found["teacher's top-K"].bytes == 64 * 8192 * 100 * 12
     assert found["teacher"].bytes == p
     frozen = replace(science(), teacher=replace(science().teacher, kind="frozen"))

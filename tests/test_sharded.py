@@ -71,6 +71,8 @@ def train(folder: Path, processes: int) -> None:
     """Every case's run; the second half of one once more; the sizes of what is held."""
     for case in CASES:
         trainer = a_trainer(folder / case, processes, case)
+        if processes > 1:
+            watch_gradients(trainer)
         trainer.train()
         trainer.save_model(str(folder / case / "model"))
         losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
@@ -85,6 +87,19 @@ def train(folder: Path, processes: int) -> None:
         weights = resumed.accelerator.get_state_dict(resumed.model)
         if resumed.accelerator.is_main_process:
             torch.save(weights, folder / case / "resumed.pt")
+
+
+def watch_gradients(trainer: Any) -> None:
+    """After each micro-batch they lie in shards, and aren't kept whole until the last one."""
+    step = trainer.training_step
+
+    def watched(model: Any, *arguments: Any) -> torch.Tensor:
+        loss: torch.Tensor = step(model, *arguments)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert sum(p.grad is not None for p in trained) > len(trained) / 2
+        return loss
+
+    trainer.training_step = watched
 
 
 def check_gradient_of_gathered() -> None:

@@ -13,6 +13,7 @@ from distil.critiquechecks import critique_faults
 from distil.errors import RecipeError, perhaps
 from distil.figurenames import eval_faults
 from distil.presets import preset
+from distil.samplerchecks import sampler_faults
 
 # Sources that show a solution; the others only report on the attempt.
 DEMONSTRATING = {"sibling", "expert", "correction"}
@@ -219,6 +220,7 @@ def _combinations(recipe: Recipe) -> list[str]:
             names=("feedback.critique", "feedback.order"),
         ),
         *_tools(recipe),
+        *sampler_faults(recipe.rollout),
     ]
 
 

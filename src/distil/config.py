@@ -11,6 +11,7 @@ from typing import Any, Literal
 FutureCredit = Literal["sum", "mean", "none"]
 Support = Literal["teacher", "student", "joined"]
 Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
+VllmMode = Literal["colocate", "server"]
 TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
 ShadowDevice = Literal["same", "cpu"]
 SourceName = Literal["sibling", "report", "expert", "correction", "tools", "critique"]
@@ -246,6 +247,14 @@ class RolloutConfig:
     top_k: int = 0
     use_vllm: bool = False
     """Sample with vLLM (the extra `distil[vllm]`) instead of transformers."""
+    vllm_mode: VllmMode = "colocate"
+    """colocate: on the training GPUs; server: on its own (recipes/slurm/vllm-server.sh)."""
+    vllm_server_base_url: str = ""
+    """The server, as in http://localhost:8000 (server only; nothing is asked elsewhere)."""
+    vllm_gpu_memory_utilization: float = 0.3
+    """Share of each GPU that vLLM takes, weights and cache (colocate only)."""
+    vllm_tensor_parallel_size: int = 1
+    """GPUs over which vLLM splits the weights (colocate only)."""
     tools: tuple[str, ...] = ()
     """Tools that the student may call, each path/to/file.py:function with type hints and a
     Google-style docstring; what they return isn't scored. The model must know how to call tools."""

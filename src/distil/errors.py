@@ -8,6 +8,7 @@
     ├── DataError              a published set can't be found or read, or a row of it is wrong
     ├── FeedbackError          a feedback function broke its contract, or a judge can't be asked
     ├── SandboxUnavailable     no way to lock untrusted programs in holds on this machine
+    ├── IntegrationError       another engine isn't there, or isn't set up for DistIL's losses
     ├── RunError               a run folder can't be made, read or resumed
     └── TrainingError          training can't go on (non-finite loss, lost alignment)
 
@@ -50,6 +51,10 @@ class FeedbackError(DistILError):
 
 class SandboxUnavailable(DistILError):
     """No level of the sandbox passes its self-test here, or the one asked for doesn't."""
+
+
+class IntegrationError(DistILError):
+    """Another engine (verl) isn't installed, or is set up so that a loss wouldn't be DistIL's."""
 
 
 class RunError(DistILError):

@@ -6,7 +6,8 @@ unit in 16 bits, without the attention matrix, which flash attention never makes
 rollout as long as it may be. Left out: fragmentation, buffers of libraries and of communication.
 
 On CPU everything is float32. On one device weights, gradients and AdamW's moments are bfloat16. On
-several, FSDP2 shards them and the teacher's, and accelerate keeps what is trained in float32.
+several, FSDP2 shards them and the teacher's, and accelerate keeps what is trained in float32; each
+micro-batch's gradients are summed into shards (`distil.shards.sum_in_shards`).
 """
 
 from collections.abc import Sequence
@@ -23,8 +24,6 @@ _WHEN = Literal["always", "training", "sampling"]
 GIB = 2**30
 ACTIVATION_BYTES = 34
 """Per token, layer and hidden unit in 16 bits (Korthikanti et al., equation 2, first term)."""
-VLLM_SHARE = 0.3
-"""Of a device's memory: TRL's default of vllm_gpu_memory_utilization."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def memory_parts(
     ]
     if sharded:
         units = width * 2 * (shape.largest + shape.vocab * shape.hidden)
-        why = "FSDP2's units in use and ahead, the output matrix and its gradient"
+        units += own * min(shape.largest, shape.trained)
+        why = "FSDP2's units in use and ahead, a unit's gradient, the output matrix and its own"
         parts.insert(3, Part("gathered", units, why, "training"))
     return parts
 
@@ -180,9 +180,14 @@ def _sampling(
     recipe: Recipe, shape: ModelShape, shards: int, prompt: int, width: int, device_gib: float
 ) -> Part:
     """vLLM's share of the device, or the key-value cache of transformers' generate."""
-    if recipe.rollout.use_vllm:
-        why = f"vLLM's weights and cache: {VLLM_SHARE:.0%} of {device_gib:g} GiB"
-        return Part("sampling", VLLM_SHARE * device_gib * GIB, why)
+    vllm = recipe.rollout
+    if vllm.use_vllm and vllm.vllm_mode == "server":
+        return Part("sampling", 0, "vLLM's server has devices of its own")
+    if vllm.use_vllm:
+        share, weights = vllm.vllm_gpu_memory_utilization, width * shape.parameters / GIB
+        each = weights / vllm.vllm_tensor_parallel_size
+        why = f"vLLM: {share:.0%} of {device_gib:g} GiB, weights {each:.1f} GiB of it"
+        return Part("sampling", share * device_gib * GIB, why)
     rollouts = recipe.rollout.prompts_per_step * recipe.rollout.num_generations // shards
     tokens = rollouts * (prompt + recipe.rollout.max_completion_length)
     cache, why = tokens * shape.cache_per_token * width, f"key-value cache of {rollouts} rollouts"

@@ -2,7 +2,7 @@
 
 FSDP2 keeps each parameter as a DTensor, gathers a unit (a layer) from its parameters' own storage
 as it runs, and frees it again, but for the last unit, which stays gathered after a pass that isn't
-differentiated. A unit runs on all processes or on none. Left out: FSDP1, DeepSpeed.
+differentiated. A unit runs on all processes or on none. Left out: FSDP1, DeepSpeed's ZeRO-3.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,6 +31,25 @@ def set_up_sharding(plugin: Any) -> None:
     if plugin.mixed_precision_policy is not None:
         policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
         plugin.mixed_precision_policy = policy
+
+
+def sum_in_shards(accelerator: Any) -> None:
+    """Gradients of each micro-batch are summed over processes at once, into sharded ones.
+
+    By default transformers waits for the step's last micro-batch, and FSDP2 keeps until then a
+    whole float32 gradient on each device: 4 bytes a trained parameter, 30 GiB for 8 billion.
+    """
+    accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+
+
+def refuse_zero3(plugin: Any, objective: str) -> None:
+    """Raises TrainingError where DeepSpeed shards the weights, but for TRL's own loss (grpo)."""
+    if plugin.zero_stage == 3 and objective != "grpo":
+        raise TrainingError(
+            f"DeepSpeed's ZeRO-3 keeps the output matrix from everybody between passes, and the "
+            f"{objective} objective multiplies by it. Launch with recipes/accelerate/fsdp2.yaml, "
+            "which shards as much, or with zero2.yaml where the model fits on one device."
+        )
 
 
 def is_sharded(model: nn.Module) -> bool:

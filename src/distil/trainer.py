@@ -59,7 +59,14 @@ from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, grading_failed, rollout_records
 from distil.runs import cut_logs
 from distil.selfcritic import SelfCritic, make_critic
-from distil.shards import gathered, in_dtype, is_sharded, set_up_sharding
+from distil.shards import (
+    gathered,
+    in_dtype,
+    is_sharded,
+    refuse_zero3,
+    set_up_sharding,
+    sum_in_shards,
+)
 from distil.teacher import make_teacher
 from distil.toolset import check_tools, guarded
 from distil.training_args import DistILConfig, as_critique, as_objective, checked_arguments
@@ -105,8 +112,12 @@ class DistILTrainer(GRPOTrainer):
             model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
         )
         self._own_dtype = self.model.dtype
+        self.objective = as_objective(args.objective)
         if self.is_fsdp_enabled:
             set_up_sharding(self.accelerator.state.fsdp_plugin)
+            sum_in_shards(self.accelerator)
+        if self.is_deepspeed_enabled:
+            refuse_zero3(self.accelerator.state.deepspeed_plugin, self.objective.name)
         given = [] if feedback_funcs is None else feedback_funcs
         self.feedback_funcs = list(given) if isinstance(given, list) else [given]
         if "tools" in args.feedback_order:
@@ -117,7 +128,6 @@ class DistILTrainer(GRPOTrainer):
         self.markers = find_markers(
             self.processing_class, self.chat_template, **self.chat_template_kwargs
         )
-        self.objective = as_objective(args.objective)
         cost = cost_function(self.objective)
         if self.objective.name != "grpo":
             check_output_layer(self.model)
