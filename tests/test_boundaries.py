@@ -25,6 +25,7 @@ ROOMS = [
     "algorithms",
     "presets",
     "critiquechecks",
+    "servedchecks",
     "figurenames",
     "checks",
     "endpoint",
@@ -50,6 +51,7 @@ ROOMS = [
     "teacherpass",
     "scoring",
     "teacher",
+    "served",
     "organisms",
     "models",
     "recipefile",
@@ -86,7 +88,15 @@ ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout", "
 ALONE |= {"theory"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
 LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
-LIGHT |= {"critiquechecks", "data", "figurenames", "figures", "tables", "evalpresets"}
+LIGHT |= {
+    "critiquechecks",
+    "servedchecks",
+    "data",
+    "figurenames",
+    "figures",
+    "tables",
+    "evalpresets",
+}
 LIGHT |= {"evalfile", "regrade", "best", "flags", "endpoint", "theory"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
