@@ -188,7 +188,7 @@ def spoiled(answer: dict[str, Any], fault: str) -> Any:
     if fault == "no prompt_logprobs":
         choice["prompt_logprobs"] = None
     if fault == "other tokens":  # shifted by one: the prompt's own token isn't in its entry
-        choice["prompt_logprobs"] = [None, *({"0": e["0"] if "0" in e else {"logprob": -1.0}}
+        choice["prompt_logprobs"] = [None, *({"0": e.get("0", {"logprob": -1.0})}
                                              for e in entries[1:])]  # fmt: skip
     if fault == "few":
         choice["prompt_logprobs"] = [e and dict(list(e.items())[:1]) for e in entries]

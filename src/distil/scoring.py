@@ -75,7 +75,7 @@ def score_student(
         sampled_logps=spread(logps[:, -1]),
         entropy=spread(entropy).detach(),
         agreement=spread(agreement).detach(),
-        variance=spread(sampling_variance(logps[:, :-1].detach(), teacher_logps, draws))
+        variance=spread(sampling_variance(logps[:, :-1], teacher_logps, draws)).detach()
         if (draws := batch.get("teacher_draws")) is not None
         else None,
     )

@@ -16,7 +16,7 @@ from distil.served.answers import prompt_logprobs, read_samples
 from distil.served.asking import ask, open_server
 from distil.served.teacher import sampled
 
-SPREAD = 64
+SPREAD = 256
 """Ids that are looked at beside the probe's text, evenly over the student's vocabulary."""
 
 PROBE_SAMPLES = 8
