@@ -190,7 +190,7 @@ def plans(seeds: int) -> None:
     print("| mix | pass costs (tokens) | passes | padding | positions of the tokens | plan, ms |")
     print("|---|--:|--:|--:|--:|--:|")
     for name, mix in MIXES.items():
-        for fixed in (48.0, 250.0, 3300.0):
+        for fixed in (teacherpass.CPU_PASS_TOKENS, 250.0, 3300.0):
             counts, padded, positions, tokens, took = 0, 0, 0, 0, 0.0
             for seed in range(seeds):
                 whole = Mix(

@@ -56,6 +56,7 @@ ROOMS = [
     "models",
     "recipefile",
     "runs",
+    "checkpoints",
     "evalfile",
     "regrade",
     "best",

@@ -635,7 +635,9 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             eval_file="b c.jsonl",
             seed=3,
         ),
-        model=ModelConfig("a/b", "bfloat16", "off", LoraSettings(8, 16, 0.05, "q_proj")),
+        model=ModelConfig(
+            "a/b", "bfloat16", "off", LoraSettings(8, 16, 0.05, "q_proj"), allow_pickle=True
+        ),
         feedback=FeedbackConfig(
             order=("expert", "sibling"),
             combine="all",
@@ -697,6 +699,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             keep_checkpoints=3,
             seed=4,
             log_rollouts=0,
+            rollouts_mb=7.5,
             report_to=("wandb", "x"),
         ),
         eval=EvalConfig(

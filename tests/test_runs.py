@@ -12,9 +12,7 @@ from distil.config import Recipe
 from distil.errors import RunError
 from distil.runs import (
     begin_run,
-    complete_checkpoint,
     cut_logs,
-    mark_complete,
     reopen_run,
     write_json,
     write_text,
@@ -48,7 +46,7 @@ def test_the_recipe_keeps_its_order_for_a_reader(tmp_path: Path) -> None:
     groups = [x for x in (folder / "recipe.yaml").read_text().splitlines() if x[0].isalpha()]
     assert groups == [
         "preset: ''", "task:", "model:", "feedback:", "teacher:", "objective:", "rollout:",
-        "train:", "eval:",
+        "train:", "eval:", "alarms:",
     ]  # fmt: skip
 
 
@@ -129,58 +127,6 @@ def test_every_difference_is_told(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_cannot_be_taken_up(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no run to resume \(No such file or directory\)"):
         reopen_run(tmp_path / "missing", RECIPE)
-
-
-# ---------------------------------------------------------------- checkpoints
-
-
-def checkpoint(folder: Path, step: int, *, complete: bool = True) -> Path:
-    path = folder / f"checkpoint-{step}"
-    path.mkdir()
-    (path / "model.safetensors").write_bytes(b"weights")
-    if complete:
-        mark_complete(path, step)
-    return path
-
-
-def test_the_newest_checkpoint_is_the_one_with_the_largest_number(tmp_path: Path) -> None:
-    for step in (8, 9, 100, 20):
-        checkpoint(tmp_path, step)
-    assert complete_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
-
-
-def test_a_checkpoint_without_its_marker_is_passed_over(tmp_path: Path) -> None:
-    whole = checkpoint(tmp_path, 10)
-    checkpoint(tmp_path, 20, complete=False)
-    assert complete_checkpoint(tmp_path) == whole
-
-
-def test_a_complete_checkpoint_may_be_named_itself(tmp_path: Path) -> None:
-    older = checkpoint(tmp_path, 10)
-    checkpoint(tmp_path, 20)
-    assert complete_checkpoint(older) == older
-
-
-def test_other_folders_are_no_checkpoints(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    mark_complete(tmp_path / "model", 99)
-    assert complete_checkpoint_or_none(tmp_path) is None
-    whole = checkpoint(tmp_path, 1)
-    assert complete_checkpoint(tmp_path) == whole
-
-
-def complete_checkpoint_or_none(folder: Path) -> Path | None:
-    try:
-        return complete_checkpoint(folder)
-    except RunError:
-        return None
-
-
-def test_without_a_complete_checkpoint_there_is_nothing_to_resume_from(tmp_path: Path) -> None:
-    checkpoint(tmp_path, 20, complete=False)
-    for folder in (tmp_path, tmp_path / "checkpoint-20", tmp_path / "missing"):
-        with pytest.raises(RunError, match=r"no complete checkpoint.*train\.save_every"):
-            complete_checkpoint(folder)
 
 
 # ---------------------------------------------------------------- logs

@@ -310,7 +310,7 @@ def test_a_smaller_vocabulary_is_refused(tmp_path: Path) -> None:
         ({"teacher_samples": 1}, "teacher_samples is 1"),
         ({"served": {"concurrency": 0, "timeout": 0}}, "concurrency is 0"),
         ({"served": {"base_url": "localhost:8000"}}, "must be the endpoint's address"),
-        ({"served": {"base_url": "http://me:word@127.0.0.1/v1"}}, "user's name or password"),
+        ({"served": {"base_url": "http://me:word@127.0.0.1/v1"}}, "a name, a password or a query"),
         ({"served": {"model": ""}}, "teacher_served.model is empty"),
         ({"served": {"samples": -1}}, "teacher_served.samples is -1"),
         ({"served": {"samples": 2}, "objective": {"name": "forward_kl"}}, "linear.*forward_kl"),

@@ -253,6 +253,23 @@ def test_nothing_graded_at_all_ends_the_run_and_one_in_eight_is_enough(tmp_path:
     assert log["feedback/ungraded"] == 7 / 8
 
 
+def test_the_files_of_rollouts_stay_within_their_bound(tmp_path: Path) -> None:
+    """The newest steps are there, each once; the oldest are gone."""
+    one = make_trainer(tmp_path / "one", max_steps=1)
+    one.train()
+    step = (tmp_path / "one" / "rollouts.jsonl").stat().st_size
+    most = 6.5 * step
+    trainer = make_trainer(tmp_path / "b", max_steps=12, rollouts_mb=most / 1e6)
+    trainer.train()
+    files = [tmp_path / "b" / name for name in ("rollouts-old.jsonl", "rollouts.jsonl")]
+    assert sum(file.stat().st_size for file in files) <= most + 2 * step
+    steps = [record["step"] for file in files for record in lines(file)]
+    assert steps == sorted(steps)
+    assert steps.count(12) == 8
+    assert min(steps) > 3
+    assert set(steps) == set(range(min(steps), 13))
+
+
 def test_rows_without_a_context_enter_neither_sums_nor_means(tmp_path: Path) -> None:
     def only_first_prompt(prompts: list[Any], answer: list[str], **columns: Any) -> list[Any]:
         return [Feedback(demonstration="one") if a == "1" else None for a in answer]

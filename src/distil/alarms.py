@@ -29,9 +29,10 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from distil.checkpoints import checkpoint_step, complete_checkpoints
 from distil.config import AlarmConfig
 from distil.processes import is_main
-from distil.runs import ALARMS_FILE, checkpoint_step, complete_checkpoints
+from distil.runs import ALARMS_FILE
 
 BEFORE_ALARM = "before-alarm"
 

@@ -17,10 +17,10 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil.aggregation import ReplayBuffer
 from distil.badsteps import BadSteps
+from distil.checkpoints import keep_order, mark_complete
 from distil.layout import clock
 from distil.parts import JUDGING, part
 from distil.processes import any_of_them, is_main
-from distil.runs import mark_complete
 from distil.teacher import Teacher
 
 METRICS_FILE = "metrics.jsonl"
@@ -48,6 +48,8 @@ class CheckpointCallback(TrainerCallback):
         """w <- (1 - rate) w + rate student."""
         if not self._bad_steps.skipped:
             self._teacher.after_step(kwargs["model"])
+        if control.should_save and state.is_world_process_zero:
+            keep_order(args.output_dir)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The teacher's weights, then, when every process has written its part, the marker."""

@@ -69,6 +69,7 @@ def _ranges(recipe: Recipe) -> list[str]:
         "train.save_every": (recipe.train.save_every, 1),
         "train.keep_checkpoints": (recipe.train.keep_checkpoints, 1),
         "train.log_rollouts": (recipe.train.log_rollouts, 0),
+        "train.rollouts_mb": (recipe.train.rollouts_mb, 0),
         "train.warmup_steps": (recipe.train.warmup_steps, 0),
         "train.weight_decay": (recipe.train.weight_decay, 0),
         "train.seed": (recipe.train.seed, 0),

@@ -98,6 +98,8 @@ class ModelConfig:
     """Whether a chat template that knows of thinking (Qwen3's) lets the model think first: on, off,
     or as the template does by itself. Alike for student, teacher and judging."""
     lora: LoraSettings = field(default_factory=LoraSettings)
+    allow_pickle: bool = False
+    """Read weights from pickles (.bin) where there are no safetensors; they may run code."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ class TrainConfig:
     seed: int = 0
     log_rollouts: int = 4
     """Rollouts a step written with per-token cost and credit (the others without)."""
+    rollouts_mb: float = 2000.0
+    """Megabytes that rollouts.jsonl and rollouts-old.jsonl may take: the oldest go; 0: no bound."""
     report_to: tuple[str, ...] = ()
     """TRL's loggers: trackio, wandb, tensorboard."""
 

@@ -89,12 +89,15 @@ def address_faults(name: str, address: str) -> list[str]:
         usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:  # a port that is none, brackets that don't close
         return [_no_address(name, address)]
-    if url.username is not None or url.password is not None:
+    if not usable:
+        return [_no_address(name, address)]
+    if url.username or url.password or url.query:
         return [
-            f"{name} has a user's name or password in it, and addresses are written into the run's "
-            "folder. Take it out, and name the variable that holds the key in api_key_env."
+            f"{name} holds a name, a password or a query, and the recipe is written into the run's "
+            "folder. Put the key into an environment variable: "
+            f"{name.removesuffix('base_url')}api_key_env."
         ]
-    return [] if usable else [_no_address(name, address)]
+    return []
 
 
 def _no_address(name: str, address: str) -> str:

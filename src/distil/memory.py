@@ -156,13 +156,12 @@ def _activations(recipe: Recipe, shape: ModelShape, tokens: int, width: int) -> 
 
 
 def _output_layer(shape: ModelShape, devices: int, width: int, *, trained: bool) -> Part:
-    """A chunk of logits, and the output matrix's gradient, which is summed in float32."""
+    """A chunk of logits, and the output matrix's gradient, made before the others' begin."""
     chunk = CHUNK_BYTES["cpu" if devices == 0 else "cuda"]
     logits = max(chunk, CHUNK_TOKENS * shape.vocab * width)
-    room = logits * (4 / width if devices else 0)
-    gradient = 4 * shape.vocab * shape.hidden if trained and devices else 0
-    why = "a chunk of logits at a time"
-    return Part("output layer", logits + room + gradient, why, "training")
+    gradient = width * shape.vocab * shape.hidden if trained else 0
+    why = "a chunk of logits at a time" + (", its matrix's gradient" if trained else "")
+    return Part("output layer", logits + gradient, why, "training")
 
 
 def _kept(recipe: Recipe, shards: int) -> Part:

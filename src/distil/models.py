@@ -28,18 +28,31 @@ _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def load_model(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, Tokenizer]:
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""Said outright: left out, transformers asks on the terminal."""
+
+
+def load_model(
+    name: str, dtype: str = "auto", *, allow_pickle: bool = False
+) -> tuple[PreTrainedModel, Tokenizer]:
     """The model, ready to train, and its tokenizer (left padding, pad token set).
 
     dtype: "float32", "bfloat16", or "auto": float32 on a CPU (faster there, where bfloat16 units
-    are missing), bfloat16 on an accelerator. Raises ModelError if there is no such model.
+    are missing), bfloat16 on an accelerator. Weights are read from safetensors alone, unless
+    allow_pickle; a model's own Python code is never run. Raises ModelError if there is no such
+    model, or none that may be read so.
     """
     source = resolve_model(name)
+    if not allow_pickle:
+        _refuse_pickle(Path(source), name)
     if dtype == "auto":
         dtype = "bfloat16" if torch.accelerator.is_available() else "float32"
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **NO_CODE)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, dtype), use_safetensors=None if allow_pickle else True,
+            **NO_CODE,
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         raise ModelError(
             f"The model {name!r} could not be loaded: {error}\n{choices_of(name)}"
@@ -47,6 +60,18 @@ def load_model(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, Tokeniz
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _refuse_pickle(folder: Path, name: str) -> None:
+    """Raises ModelError for a local folder whose weights, or adapter's, are pickled only."""
+    for weights in ("pytorch_model", "adapter_model"):
+        pickled = [*folder.glob(f"{weights}*.bin")]
+        if pickled and not any(folder.glob("*.safetensors")):
+            raise ModelError(
+                f"The model {name!r} has its weights in {pickled[0].name}, a pickle, which may run "
+                "code as it is read. Save it as safetensors (load it where you trust it, then "
+                "model.save_pretrained), or allow it with model.allow_pickle."
+            )
 
 
 def to_accelerator(model: Any) -> None:

@@ -73,8 +73,9 @@ class _Slices:
         self.weighted_cost, self.ratio = empty.clone(), torch.ones_like(empty)
         self.variance = empty.clone() if "teacher_draws" in batch else None
 
-    def loss_of(self, chunk: Chunk, logps: Tensor, entropy: Tensor) -> Tensor:
+    def loss_of(self, chunk: Chunk, logps: Tensor, entropy: Tensor | None) -> Tensor:
         """This slice's part of the loss."""
+        assert entropy is not None
         batch, part = self._columns(chunk.part), chunk.part
         rows = len(batch["active"])
         teacher_logps = chunk.take(self._batch["teacher_logps"])

@@ -20,7 +20,7 @@ from torch import Tensor
 from distil.collect import Collected
 from distil.errors import FeedbackError
 from distil.feedback.correctionfile import problem_key
-from distil.runs import ROLLOUTS_FILE, write_text
+from distil.runs import OLD_ROLLOUTS_FILE, ROLLOUTS_FILE, write_text
 from distil.scoring import StudentScores
 from distil.types import Prompt
 
@@ -28,10 +28,15 @@ UNGRADED_FILE = "ungraded.jsonl"
 
 
 class RolloutLog:
-    """Collects a step's records while its micro-batches run, then appends them to the file."""
+    """Collects a step's records while its micro-batches run, then appends them to the file.
 
-    def __init__(self, folder: str | Path) -> None:
-        self._path = Path(folder) / ROLLOUTS_FILE
+    Both files together stay within about `megabytes`: the file is moved to OLD_ROLLOUTS_FILE, in
+    the place of what was moved there before, when it has reached half of that. 0: no bound.
+    """
+
+    def __init__(self, folder: str | Path, megabytes: float = 0) -> None:
+        self._path, self._old = Path(folder) / ROLLOUTS_FILE, Path(folder) / OLD_ROLLOUTS_FILE
+        self._most = megabytes * 1e6 / 2
         self._records: list[dict[str, Any]] = []
         self._detailed: set[int] = set()
         self._micro_batches = 0
@@ -81,6 +86,8 @@ class RolloutLog:
         if not self._records:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._most and self._path.exists() and self._path.stat().st_size >= self._most:
+            self._path.replace(self._old)
         with self._path.open("a", encoding="utf-8") as file:
             for record in self._records:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -2,6 +2,7 @@
 
     recipe.yaml        the recipe as resolved         environment.json   versions, seed, git
     metrics.jsonl      one line a logged step         rollouts.jsonl     one line a rollout
+    rollouts-old.jsonl those before, in a long run (train.rollouts_mb)
     before.json, after.json, teacher.json             evaluations, sample by sample
     eval-000010.json   one after step 10 (eval.every), on the held-out problems
     validation-000010.json                            or on the validation ones, if there are some
@@ -12,8 +13,7 @@
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 
-A checkpoint counts only with its marker, written last: a kill in the middle of saving leaves one
-without, which is passed over. Resuming cuts the logs back to the checkpoint's step.
+Which checkpoints count is `distil.checkpoints`'. Resuming cuts the logs back to the step of one.
 """
 
 import json
@@ -35,10 +35,10 @@ from distil.errors import RunError
 from distil.types import RunInfo
 
 RECIPE_FILE = "recipe.yaml"
-MARKER = "distil_complete.json"
 ROLLOUTS_FILE = "rollouts.jsonl"
+OLD_ROLLOUTS_FILE = "rollouts-old.jsonl"
 ALARMS_FILE = "alarms.jsonl"
-LOGS = ("metrics.jsonl", ROLLOUTS_FILE, "bad-steps.jsonl", ALARMS_FILE)
+LOGS = ("metrics.jsonl", ROLLOUTS_FILE, OLD_ROLLOUTS_FILE, "bad-steps.jsonl", ALARMS_FILE)
 PACKAGES = (
     "distil",
     "torch",
@@ -103,40 +103,6 @@ def reopen_run(folder: str | Path, recipe: dict[str, Any]) -> Path:
             + f"\nResume with `distil train {path} --resume`, or start anew elsewhere."
         )
     return path
-
-
-def complete_checkpoint(folder: str | Path) -> Path:
-    """The folder itself if it is a complete checkpoint, else its newest complete one."""
-    path = Path(folder)
-    if (path / MARKER).is_file():
-        return path
-    complete = complete_checkpoints(path)
-    if not complete:
-        raise RunError(
-            f"{path} holds no complete checkpoint, so there is nothing to resume from. Start anew "
-            "(the first checkpoint comes after train.save_every steps, or at Ctrl-C)."
-        )
-    return max(complete, key=checkpoint_step)
-
-
-def complete_checkpoints(folder: str | Path) -> list[Path]:
-    """All of a run's checkpoints that were written to their end, in no order."""
-    return [p.parent for p in Path(folder).glob(f"checkpoint-*/{MARKER}")]
-
-
-def has_checkpoint(folder: str | Path) -> bool:
-    """Whether a run has a complete checkpoint to go on from."""
-    return bool(complete_checkpoints(folder))
-
-
-def checkpoint_step(checkpoint: Path) -> int:
-    """The number of optimiser steps that a complete checkpoint has behind it."""
-    return int(json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["step"])
-
-
-def mark_complete(checkpoint: Path, step: int) -> None:
-    """Declares a checkpoint written to its end."""
-    write_json(checkpoint / MARKER, {"step": step})
 
 
 def cut_logs(folder: str | Path, last_step: int) -> None:

@@ -24,7 +24,7 @@ from distil.prefixes import can_share, run
 from distil.shards import is_sharded, most
 from distil.vocab import topk_and_gather_logps
 
-CPU_PASS_TOKENS = 48.0
+CPU_PASS_TOKENS = 32.0
 """Tokens that take a CPU as long as a pass's start, when all weights are read (docs/speed.md)."""
 
 PASS_PARAMETER_TOKENS = 2e12

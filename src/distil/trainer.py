@@ -28,6 +28,12 @@ from distil.assembly import cost_function, observe, replay_loss
 from distil.badsteps import BadSteps
 from distil.batches import BatchBuilder
 from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
+from distil.checkpoints import (
+    cannot_write,
+    checkpoint_step,
+    complete_checkpoint,
+    not_written,
+)
 from distil.collect import (
     Collected,
     FeedbackFunc,
@@ -51,7 +57,7 @@ from distil.probe import TeacherProbe, stop_ids
 from distil.processes import ended_elsewhere, from_main
 from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, grading_failed, rollout_records
-from distil.runs import checkpoint_step, complete_checkpoint, cut_logs
+from distil.runs import cut_logs
 from distil.selfcritic import SelfCritic, make_critic
 from distil.served.greeting import check_served, check_tokenizer
 from distil.served.teacher import ServedTeacher
@@ -142,7 +148,7 @@ class DistILTrainer(GRPOTrainer):
         self.critic = self._make_critic(as_critique(args.critique))
         self.rollout_log: RolloutLog | None = None
         if args.log_rollouts >= 0 and self.accelerator.is_main_process:
-            self.rollout_log = RolloutLog(args.output_dir)
+            self.rollout_log = RolloutLog(args.output_dir, args.rollouts_mb)
         self.bad_steps = BadSteps(
             args.output_dir,
             self.accelerator,
@@ -191,17 +197,24 @@ class DistILTrainer(GRPOTrainer):
             self.add_callback(MetricsFile(self.args.output_dir))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """As TRL's; True resumes from the last checkpoint that was written to its end."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = str(complete_checkpoint(self.args.output_dir))
+        """As TRL's; True resumes from the last checkpoint that is sound (`distil.checkpoints`)."""
         if resume_from_checkpoint:
-            checkpoint = complete_checkpoint(resume_from_checkpoint)
+            named = (
+                self.args.output_dir if resume_from_checkpoint is True else resume_from_checkpoint
+            )
+            checkpoint = from_main(lambda: complete_checkpoint(named))
+            resume_from_checkpoint = str(checkpoint)
             self.teacher.load(checkpoint)
             if self.objective.replay_batches:
                 self.replay.load(checkpoint, self.accelerator.process_index)
             if self.accelerator.is_main_process:
                 cut_logs(self.args.output_dir, checkpoint_step(checkpoint))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except Exception as error:
+            if not_written(error):
+                raise cannot_write(error, self.args.output_dir) from error
+            raise
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As TRL's; shards are gathered, but for a checkpoint, which has them already.

@@ -16,7 +16,7 @@ from distil.encoder import Encoder, check_thinking, template_options
 from distil.errors import ModelError
 from distil.layout import as_text
 from distil.memory import GIB, ModelShape, in_words, memory_parts, peak
-from distil.models import choices_of, resolve_model
+from distil.models import NO_CODE, choices_of, resolve_model
 from distil.runs import updates_per_step
 from distil.tasks import Task, answer_prompt, load_task, student_prompt
 from distil.types import Prompt
@@ -98,8 +98,8 @@ def _skeleton(name: str) -> tuple[Any, Any]:
     """The tokenizer, and the model without memory for weights. Raises ModelError."""
     source = resolve_model(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
-        config = AutoConfig.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **NO_CODE)
+        config = AutoConfig.from_pretrained(source, **NO_CODE)
         with torch.device("meta"):
             return tokenizer, AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:

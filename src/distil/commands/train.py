@@ -17,6 +17,7 @@ from transformers import PrinterCallback
 
 from distil.alarms import Alarms
 from distil.callbacks import AfterEvery, AtStart, Progress, StopAfterStep
+from distil.checkpoints import has_checkpoint
 from distil.collect import FeedbackFunc
 from distil.commands.judging import RunJudge
 from distil.config import Recipe
@@ -34,7 +35,6 @@ from distil.runs import (
     begin_run,
     check_new_run,
     cut_logs,
-    has_checkpoint,
     reopen_run,
     updates_per_step,
     write_json,
@@ -165,7 +165,9 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
         if recipe.teacher.kind == "served":
             longest = recipe.teacher.max_prompt_length + recipe.rollout.max_completion_length
             check_served(recipe.teacher.served, k=recipe.objective.top_k, longest=longest)
-        model, tokenizer = load_model(recipe.model.name, recipe.model.dtype)
+        model, tokenizer = load_model(
+            recipe.model.name, recipe.model.dtype, allow_pickle=recipe.model.allow_pickle
+        )
         if recipe.teacher.kind == "served":  # before the start is judged
             check_tokenizer(recipe.teacher.served, tokenizer)
         check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
@@ -284,6 +286,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             sibling_choice=recipe.feedback.sibling,
             critique=asdict(recipe.feedback.critique),
             log_rollouts=train.log_rollouts,
+            rollouts_mb=train.rollouts_mb,
             chat_template_kwargs=template_options(recipe.model.thinking),
         )
 

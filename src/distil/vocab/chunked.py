@@ -8,8 +8,9 @@ the backward pass computes the chunk again. The price is one extra matrix produc
 Precision: the product runs in the dtype of the weight, or that of autocast where it is on, as in
 the model's own output layer, so that both give the same logits. All that follows (softcap,
 log-softmax, sums) runs in float32, or in float64 for a float64 weight. In half precision the
-gradient of the weight is summed over chunks in float32, but each chunk's part is rounded once.
-Natural logarithms, so nats throughout.
+gradient of the weight is summed over chunks in float32, but each chunk's part is rounded once; on
+a GPU each chunk's product is added in float32 to the sum, and the sum rounded once a chunk, since
+a float32 sum would take twice the memory of the gradient. Natural logarithms, so nats throughout.
 
 Left out: chunks over the vocabulary, second derivatives, a vocabulary spread over devices.
 """
@@ -23,14 +24,14 @@ from torch import Tensor
 from distil.vocab.logits import (
     LogitForm,
     addmm,
-    blocks,
     cast,
     check_ids,
     check_shapes,
-    entropy_,
     products,
     wide_dtype,
 )
+from distil.vocab.rows import row_stats, signed_target_, top_k
+from distil.vocab.sums import add_product_, new_sum
 
 
 def gather_logps(
@@ -181,13 +182,14 @@ def _topk(
     ids = torch.empty_like(logps, dtype=torch.int64)
     entropy = logps.new_empty(len(hidden))
     for rows, product in products(hidden, weight, bias, form):
-        for block, logits, spare in blocks(rows, product, form):
-            every = torch.log_softmax(logits, -1, out=spare)
-            logps[block], ids[block] = every.topk(k)
-            if also:
-                also[1][block] = every.gather(-1, also[0][block])
-            if with_entropy:
-                entropy[block] = entropy_(every)
+        at = also[0][rows] if also else None
+        logps[rows], ids[rows], at_ids, entropies = top_k(
+            product, k, form, at, with_entropy=with_entropy
+        )
+        if also:
+            also[1][rows] = at_ids
+        if entropies is not None:
+            entropy[rows] = entropies
     return logps, ids, entropy
 
 
@@ -206,13 +208,14 @@ class _GatherLogps(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logps = hidden.new_empty(ids.shape, dtype=wide_dtype(hidden.dtype))
         entropy = logps.new_empty(len(hidden))
+        lse = torch.empty_like(entropy)
         for rows, product in products(hidden, weight, bias, form):
-            for block, logits, spare in blocks(rows, product, form):
-                every = torch.log_softmax(logits, -1, out=spare)
-                logps[block] = every.gather(-1, ids[block])
-                if with_entropy:
-                    entropy[block] = entropy_(every)
-        ctx.save_for_backward(hidden, weight, bias, ids)
+            lse[rows], logps[rows], entropies = row_stats(
+                product, ids[rows], form, with_entropy=with_entropy
+            )
+            if entropies is not None:
+                entropy[rows] = entropies
+        ctx.save_for_backward(hidden, weight, bias, ids, lse)
         ctx.form = form
         ctx.mark_non_differentiable(entropy)
         return logps, entropy
@@ -220,25 +223,18 @@ class _GatherLogps(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        """With y the logits and p = softmax(y): dy = scatter_add(grad at ids) - p * sum(grad)."""
-        hidden, weight, bias, ids = ctx.saved_tensors
+        hidden, weight, bias, ids, lse = ctx.saved_tensors
         form, wide = ctx.form, grad.dtype
         wanted = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
-        grad_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
+        grad_weight = new_sum(weight) if wanted[1] else None
         grad_bias = torch.zeros_like(bias, dtype=wide) if wanted[2] else None
         for rows, product in products(hidden, weight, bias, form):
-            for block, logits, spare in blocks(rows, product, form):
-                dy = torch.softmax(logits, -1, out=spare).mul_(-grad[block].sum(-1, keepdim=True))
-                dy.scatter_add_(-1, ids[block], grad[block])
-                part = slice(block.start - rows.start, block.stop - rows.start)
-                product[part] = form.backward_(dy, logits)
+            signed_target_(product, lse[rows], ids[rows], grad[rows], form)
             if grad_hidden is not None:
                 addmm(None, product, weight, form.gain, out=grad_hidden[rows])
-            if grad_weight is not None and weight.dtype == wide:
-                grad_weight.addmm_(product.t(), hidden[rows], alpha=form.gain)
-            elif grad_weight is not None:
-                grad_weight.add_(product.t() @ hidden[rows], alpha=form.gain)
+            if grad_weight is not None:
+                add_product_(grad_weight, product, hidden[rows], form.gain)
             if grad_bias is not None:
                 grad_bias.add_(product.sum(0, dtype=wide), alpha=form.gain)
         narrow = [None if g is None else g.to(weight.dtype) for g in (grad_weight, grad_bias)]

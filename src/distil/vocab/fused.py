@@ -45,6 +45,7 @@ from distil.vocab.logits import (
     wide_dtype,
 )
 from distil.vocab.rows import row_stats, signed_target_
+from distil.vocab.sums import add_product_, new_sum
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ def last_to_first(scored: Mask, most: int) -> list[Chunk]:
     return chunks
 
 
-LossOfChunk = Callable[[Chunk, Tensor, Tensor], Tensor]
-"""(chunk, log-probabilities [tokens, support], entropy [tokens]) -> a scalar, differentiable in the
-log-probabilities. Entropies carry no gradient."""
+LossOfChunk = Callable[[Chunk, Tensor, Tensor | None], Tensor]
+"""(chunk, log-probabilities [tokens, support], entropy [tokens] or None) -> a scalar that is
+differentiable in the log-probabilities. Entropies carry no gradient."""
 
 
 def fused_loss(
@@ -100,6 +101,7 @@ def fused_loss(
     scored: Mask,
     loss_of_chunk: LossOfChunk,
     *,
+    with_entropy: bool = True,
     bias: Float[Tensor, " vocab"] | None = None,
     temperature: float = 1.0,
     logit_scale: float = 1.0,
@@ -113,7 +115,8 @@ def fused_loss(
 
     in value and in the gradients of hidden, weight and bias, as long as a chunk treats what it
     knows of other chunks as constants. `loss_of_chunk` is called once a chunk, in order, also
-    without gradient. `chunk`: at most so many tokens at a time, but a column's always together.
+    without gradient. with_entropy: whether it's told entropies (on a CPU they double the reading
+    of the rows). `chunk`: at most so many tokens at a time, but a column's always together.
     A loss without scored tokens is 0 with zero gradients. Raises ValueError if shapes or ids don't
     fit; RuntimeError if one loss is sent backward twice.
     """
@@ -124,7 +127,8 @@ def fused_loss(
     most = chunk or default_chunk(len(weight), hidden.dtype, hidden.device)
     chunks = last_to_first(scored, most)
     apply: Any = _FusedLoss.apply
-    return apply(hidden, weight, bias, ids, chunks, loss_of_chunk, form, torch.is_grad_enabled())
+    wants = torch.is_grad_enabled(), with_entropy
+    return apply(hidden, weight, bias, ids, chunks, loss_of_chunk, form, *wants)
 
 
 def fused_distil_loss(
@@ -166,7 +170,7 @@ def fused_distil_loss(
     close = append_tail if tail else renormalise
     later: Later | None = None
 
-    def loss_of_chunk(here: Chunk, logps: Tensor, entropy: Tensor) -> Tensor:
+    def loss_of_chunk(here: Chunk, logps: Tensor, _: Tensor | None) -> Tensor:
         nonlocal later
         known = here.take(teacher_logps)[None]
         student = drop_repeats(logps[None, :, :-1], known <= NO_PROBABILITY)
@@ -183,7 +187,7 @@ def fused_distil_loss(
         return masked_mean(per_token, active, total)
 
     return fused_loss(
-        hidden, weight, ids, mask, loss_of_chunk,
+        hidden, weight, ids, mask, loss_of_chunk, with_entropy=False,
         bias=bias, temperature=temperature, logit_scale=logit_scale, softcap=softcap, chunk=chunk,
     )  # fmt: skip
 
@@ -202,17 +206,17 @@ class _FusedLoss(torch.autograd.Function):
         loss_of_chunk: LossOfChunk,
         form: LogitForm,
         with_gradient: bool,
+        with_entropy: bool,
     ) -> Tensor:
         wide = wide_dtype(hidden.dtype)
         wanted = [with_gradient and x for x in ctx.needs_input_grad[:3]]
         grad_hidden = torch.zeros_like(hidden) if wanted[0] else None
-        grad_weight = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
+        grad_weight = new_sum(weight) if wanted[1] else None
         grad_bias = torch.zeros_like(bias, dtype=wide) if wanted[2] and bias is not None else None
         total = hidden.new_zeros((), dtype=wide)
         for chunk, states, product in _products(hidden, weight, bias, chunks, form):
             here = chunk.take(ids)
-            lse, logps, entropy = row_stats(product, here, form, with_entropy=True)
-            assert entropy is not None
+            lse, logps, entropy = row_stats(product, here, form, with_entropy=with_entropy)
             loss, grad = _with_gradient(loss_of_chunk, chunk, logps, entropy)
             total += loss
             if not any(wanted):
@@ -221,10 +225,8 @@ class _FusedLoss(torch.autograd.Function):
             if grad_hidden is not None:
                 part = addmm(None, product, weight, form.gain, out=torch.empty_like(states))
                 grad_hidden[chunk.rows, chunk.columns] = part
-            if grad_weight is not None and weight.dtype == wide:
-                grad_weight.addmm_(product.t(), states, alpha=form.gain)
-            elif grad_weight is not None:
-                grad_weight.add_(product.t() @ states, alpha=form.gain)
+            if grad_weight is not None:
+                add_product_(grad_weight, product, states, form.gain)
             if grad_bias is not None:
                 grad_bias.add_(product.sum(0, dtype=wide), alpha=form.gain)
         ctx.gradients = [
@@ -242,7 +244,7 @@ class _FusedLoss(torch.autograd.Function):
                 "loss again, or add losses up and send their sum backward once."
             )
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(None if g is None else g.mul_(grad) for g in gradients), *[None] * 5)
+        return (*(None if g is None else g.mul_(grad) for g in gradients), *[None] * 6)
 
 
 def _products(
@@ -257,7 +259,7 @@ def _products(
 
 
 def _with_gradient(
-    loss_of_chunk: LossOfChunk, chunk: Chunk, logps: Tensor, entropy: Tensor
+    loss_of_chunk: LossOfChunk, chunk: Chunk, logps: Tensor, entropy: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """(a chunk's loss, its gradient at the log-probabilities)."""
     with torch.enable_grad():

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = {"cpu": 72 * 2**20, "cuda": 256 * 2**20}
+CHUNK_BYTES = {"cpu": 72 * 2**20, "cuda": 640 * 2**20}
 """The logits of one chunk take about this many bytes; other devices count as cuda."""
 
 CHUNK_TOKENS = 384
 """A chunk has at least so many tokens: each one reads the weight and its gradient as a whole."""
+
+TILE = 128
+"""On an accelerator, chunks are multiples of this: its products work on tiles of so many rows."""
 
 CPU_BLOCK = 64
 """Rows of a chunk worked on at a time on a CPU: enough for its cores, few enough for its cache."""
@@ -70,25 +73,13 @@ def products(
     most = form.chunk or default_chunk(vocab, hidden.dtype, hidden.device)
     chunks = math.ceil(tokens / most)
     length = math.ceil(tokens / chunks)
+    if hidden.device.type != "cpu":
+        length = min(most, math.ceil(length / TILE) * TILE)
     buffer = hidden.new_empty(length, vocab)
     for start in range(0, tokens, length):
         rows = slice(start, min(start + length, tokens))
         out = buffer[: rows.stop - rows.start]
         yield rows, addmm(bias, hidden[rows], weight.t(), form.gain, out=out)
-
-
-def blocks(rows: slice, product: Tensor, form: LogitForm) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(rows of the whole, their logits / temperature, room for as many) for a few rows at a time.
-
-    Logits in the working dtype overwrite `product`; from a narrower dtype they are a copy.
-    """
-    wide = wide_dtype(product.dtype)
-    size = min(CPU_BLOCK, len(product)) if product.device.type == "cpu" else len(product)
-    room = torch.empty_like(product[:size], dtype=wide)
-    for start in range(0, len(product), size):
-        part = product[start : start + size]
-        block = slice(rows.start + start, rows.start + start + len(part))
-        yield block, form.forward_(part.to(wide)), room[: len(part)]
 
 
 def addmm(bias: Tensor | None, a: Tensor, b: Tensor, gain: float, *, out: Tensor) -> Tensor:
@@ -120,9 +111,15 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def default_chunk(vocab: int, dtype: torch.dtype, device: torch.device) -> int:
-    """The number of tokens whose logits take about CHUNK_BYTES, at least CHUNK_TOKENS."""
+    """The number of tokens whose logits take about CHUNK_BYTES, at least CHUNK_TOKENS.
+
+    On an accelerator a multiple of twice TILE where it's more than that.
+    """
     size = CHUNK_BYTES["cpu" if device.type == "cpu" else "cuda"]
-    return max(CHUNK_TOKENS, size // (vocab * dtype.itemsize))
+    tokens = size // (vocab * dtype.itemsize)
+    if device.type != "cpu":
+        tokens -= tokens % (2 * TILE)
+    return max(CHUNK_TOKENS, tokens)
 
 
 def check_shapes(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
