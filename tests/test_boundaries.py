@@ -26,6 +26,7 @@ ROOMS = [
     "presets",
     "critiquechecks",
     "samplerchecks",
+    "servedchecks",
     "figurenames",
     "checks",
     "endpoint",
@@ -51,6 +52,7 @@ ROOMS = [
     "teacherpass",
     "scoring",
     "teacher",
+    "served",
     "organisms",
     "models",
     "recipefile",
@@ -92,6 +94,7 @@ LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
 LIGHT |= {
     "critiquechecks",
     "samplerchecks",
+    "servedchecks",
     "data",
     "figurenames",
     "figures",

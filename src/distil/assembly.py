@@ -135,11 +135,15 @@ def observe(
     local = (student.cost.abs() * active).sum()
     sums.ratio("distil/future_share", future.sum(), future.sum() + local)
     sums.add("distil/weight", batch["weight"], active)
-    sums.add("teacher/entropy", batch["teacher_entropy"], active)
     sums.add("student/entropy", student.entropy, active)
-    sums.add("distil/agreement", student.agreement, active)
-    gap = student.sampled_logps - batch["teacher_sampled_logps"]
-    sums.add("distil/log_ratio_to_teacher", gap, active)
+    if student.variance is None:
+        sums.add("teacher/entropy", batch["teacher_entropy"], active)
+        sums.add("distil/agreement", student.agreement, active)
+        gap = student.sampled_logps - batch["teacher_sampled_logps"]
+        sums.add("distil/log_ratio_to_teacher", gap, active)
+    else:  # a few draws tell none of the three
+        drawn_twice = active * (batch["teacher_draws"] > 1)
+        sums.add("teacher/sampling_variance", student.variance, drawn_twice)
     if "old_logps" in batch:
         sums.add("distil/ratio", assembled.ratio, active)
 

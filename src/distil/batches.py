@@ -21,7 +21,7 @@ from distil.objectives.costs import Cost
 from distil.onepass import one_pass_loss, takes_one_pass
 from distil.scoring import StudentScores, score_student, student_topk
 from distil.teacher import Teacher
-from distil.teacherpass import TeacherWork, score_teacher
+from distil.teacherpass import TeacherScores, TeacherWork
 
 Batch = dict[str, Tensor]
 
@@ -52,7 +52,7 @@ class BatchBuilder:
         whole: bool = False,
         row_weight: Tensor | None = None,
     ) -> TeacherWork:
-        """Adds every key that `assemble` reads; returns what the teacher read.
+        """Adds every key that `assemble` reads; returns what the teacher read, and didn't.
 
         prompt_ids: each row's teacher prompt, None where it has no context. sampled: 1 at tokens
         that the student sampled. stale: whether an update may see these rollouts after another.
@@ -65,17 +65,18 @@ class BatchBuilder:
         batch["scored"] = self._scored(sampled, active)
         also = self._student_support(model, batch)
         k = 0 if self.objective.support == "student" else self.objective.top_k
-        with self.accelerator.autocast(), self.teacher.scoring(model):
-            scores = score_teacher(
+        with self.accelerator.autocast():
+            scores = self.teacher.score(
                 model, base_model(model), prompt_ids, batch["completion_ids"],
                 batch["scored"] * has_context[:, None], k=k, also=also,
                 temperature=self.temperature, batch_size=self.rows_at_once,
             )  # fmt: skip
+        if scores.work.failed:  # as if these rows had no context
+            active = active.index_fill(0, torch.tensor(scores.work.failed, device=active.device), 0)
+            batch["active"] = active
+            batch["scored"] = self._scored(sampled, active)
+        batch |= _told(scores)
         batch |= {
-            "support_ids": scores.ids,
-            "teacher_logps": scores.logps,
-            "teacher_sampled_logps": scores.sampled_logps,
-            "teacher_entropy": scores.entropy,
             "active_count": self.accelerator.gather(active.sum()).sum(),
             "sampled_count": self.accelerator.gather(batch["scored"].sum()).sum(),
             "row_count": torch.tensor(
@@ -211,3 +212,15 @@ class BatchBuilder:
         baseline = objectives.leave_one_out(everyone, all_active, group_size)
         first = self.accelerator.process_index * len(credit)
         return baseline[first : first + len(credit), : credit.shape[1]]
+
+
+def _told(scores: TeacherScores) -> Batch:
+    """What the teacher said; its samples don't tell its log-probability of the student's token."""
+    told = {
+        "support_ids": scores.ids,
+        "teacher_logps": scores.logps,
+        "teacher_entropy": scores.entropy,
+    }
+    if scores.samples:
+        return told | {"teacher_draws": torch.tensor(scores.samples, device=scores.ids.device)}
+    return told | {"teacher_sampled_logps": scores.sampled_logps}

@@ -14,6 +14,7 @@ from distil.errors import RecipeError, perhaps
 from distil.figurenames import eval_faults
 from distil.presets import preset
 from distil.samplerchecks import sampler_faults
+from distil.servedchecks import Names, served_faults
 
 # Sources that show a solution; the others only report on the attempt.
 DEMONSTRATING = {"sibling", "expert", "correction"}
@@ -181,7 +182,11 @@ def _combinations(recipe: Recipe) -> list[str]:
             "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0). "
             "Use teacher.kind: frozen, or set model.lora.rank."
         )
-    if recipe.teacher.shadow_device == "cpu" and recipe.teacher.kind in ("live", "lora_off"):
+    if recipe.teacher.shadow_device == "cpu" and recipe.teacher.kind in (
+        "live",
+        "lora_off",
+        "served",
+    ):
         found.append(
             f"teacher.shadow_device is cpu, but a {recipe.teacher.kind} teacher has no weights of "
             "its own to put there. Leave it out, or use teacher.kind: ema or frozen."
@@ -208,6 +213,14 @@ def _combinations(recipe: Recipe) -> list[str]:
         )
     return [
         *found,
+        *served_faults(
+            recipe.teacher.kind,
+            recipe.teacher.served,
+            recipe.objective,
+            temperature=recipe.rollout.temperature,
+            probe_samples=recipe.teacher.samples,
+            names=Names(),
+        ),
         *feedback_faults(
             recipe.feedback.order,
             recipe.feedback.max_tokens,

@@ -12,7 +12,7 @@ FutureCredit = Literal["sum", "mean", "none"]
 Support = Literal["teacher", "student", "joined"]
 Ratio = Literal["none", "token_clipped", "token_symmetric", "prefix"]
 VllmMode = Literal["colocate", "server"]
-TeacherKind = Literal["live", "frozen", "lora_off", "ema"]
+TeacherKind = Literal["live", "frozen", "lora_off", "ema", "served"]
 ShadowDevice = Literal["same", "cpu"]
 SourceName = Literal["sibling", "report", "expert", "correction", "tools", "critique"]
 Combine = Literal["first", "all"]
@@ -159,12 +159,34 @@ class FeedbackConfig:
 
 
 @dataclass(frozen=True)
+class ServedConfig:
+    """A teacher behind an OpenAI-compatible server (teacher.kind: served); see docs/served.md."""
+
+    base_url: str = ""
+    """The server, as in http://localhost:8000/v1."""
+    model: str = ""
+    """The teacher's name there. It must have the student's tokenizer."""
+    api_key_env: str = ""
+    """The environment variable that holds the key; empty: the server needs none."""
+    samples: int = 0
+    """Next tokens drawn at each state, of which the cost is estimated (a teacher that gives no
+    log-probabilities); 0: its objective.top_k likeliest tokens, by vLLM's prompt_logprobs."""
+    concurrency: int = 16
+    """Requests under way at once, of each process."""
+    timeout: float = 120.0
+    """Seconds until one request is given up; it's made again after a pause, three times at most."""
+    deadline: float = 900.0
+    """Seconds until a step goes on without the rollouts whose answers are still missing."""
+
+
+@dataclass(frozen=True)
 class TeacherConfig:
     """Who scores the student's tokens."""
 
     kind: TeacherKind = "ema"
-    """live: today's student; frozen: the start model; lora_off: adapters off; ema: an average. A
-    live teacher can forget how to read feedback as the student changes (docs/results.md)."""
+    """live: today's student; frozen: the start model; lora_off: adapters off; ema: an average;
+    served: another model, behind a server. A live teacher can forget how to read feedback as the
+    student changes (docs/results.md)."""
     ema_rate: float = 0.01
     """w <- (1 - rate) w + rate student, once an optimiser step (ema only)."""
     shadow_device: ShadowDevice = "same"
@@ -177,6 +199,7 @@ class TeacherConfig:
     metrics teacher/success and teacher/mean_length (0: don't sample it)."""
     gate: bool = False
     """Leave out prompts on which the teacher's samples succeed no more often than the student's."""
+    served: ServedConfig = field(default_factory=ServedConfig)
 
 
 @dataclass(frozen=True)

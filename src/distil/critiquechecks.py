@@ -79,19 +79,29 @@ def _judge(critique: CritiqueConfig, name: str) -> list[str]:
     found = []
     if not critique.model:
         found.append(f"{name}.by is judge, and {name}.model is empty. Name the endpoint's model.")
+    return found + address_faults(f"{name}.base_url", critique.base_url)
+
+
+def address_faults(name: str, address: str) -> list[str]:
+    """What is wrong with an endpoint's address, called `name`: a sentence, or none."""
     try:
-        url = urlsplit(critique.base_url)
+        url = urlsplit(address)
         usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:  # a port that is none, brackets that don't close
-        usable = False
+        return [_no_address(name, address)]
     if not usable:
-        found.append(
-            f"{name}.base_url is {critique.base_url!r}, and must be the endpoint's address, as in "
-            "http://localhost:8000/v1. There is no default: prompts are sent there."
-        )
-    elif url.username or url.password or url.query:
-        found.append(
-            f"{name}.base_url holds a name, a password or a query, and the recipe is written into "
-            f"the run's folder. Put the key into an environment variable: {name}.api_key_env."
-        )
-    return found
+        return [_no_address(name, address)]
+    if url.username or url.password or url.query:
+        return [
+            f"{name} holds a name, a password or a query, and the recipe is written into the run's "
+            "folder. Put the key into an environment variable: "
+            f"{name.removesuffix('base_url')}api_key_env."
+        ]
+    return []
+
+
+def _no_address(name: str, address: str) -> str:
+    return (
+        f"{name} is {address!r}, and must be the endpoint's address, as in "
+        "http://localhost:8000/v1. There is no default: prompts are sent there."
+    )

@@ -1,12 +1,13 @@
 """Asking an OpenAI-compatible endpoint: one request, and what can go wrong with it as data.
 
-Who asks decides what a failure costs: critiques (`distil.feedback.judge`), or an evaluation
-(`distil.samplers.remote`). Needs the package openai, which isn't imported before it's used.
+Who asks decides what a failure costs: critiques (`distil.feedback.judge`), an evaluation
+(`distil.samplers.remote`), or a teacher's scores (`distil.served`). Needs the package openai, which
+isn't imported before it's used.
 """
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -63,11 +64,28 @@ def open_client(base_url: str, key_name: str, *, who: str, field: str) -> Any:
 
 async def request(client: Any, timeout: float, **body: Any) -> Any:
     """openai's answer to a chat request, whatever its form; a Failure where there is none."""
+    return await _answer(client, timeout, client.chat.completions.create(**body))
+
+
+async def post(client: Any, path: str, timeout: float, body: dict[str, Any]) -> Any:
+    """The JSON that answers a POST, whatever its form; a Failure where there is none.
+
+    path: below the client's base_url, or a whole address.
+    """
+    return await _answer(client, timeout, client.post(path, cast_to=object, body=body))
+
+
+async def get(client: Any, path: str, timeout: float) -> Any:
+    """As `post`, of a GET."""
+    return await _answer(client, timeout, client.get(path, cast_to=object))
+
+
+async def _answer(client: Any, timeout: float, call: Awaitable[Any]) -> Any:
     import openai
 
     try:
         async with asyncio.timeout(timeout):  # of the whole request, drop by drop too
-            return await client.chat.completions.create(**body)
+            return await call
     except openai.APIStatusError as error:
         said = str(error).replace(client.api_key, "***")[:300]
         return Failure(type(error).__name__, error.status_code, f": {said}")

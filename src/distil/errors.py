@@ -6,7 +6,8 @@
     ├── ModelError             a model can't be found, read, or isn't the one that was asked for
     ├── TaskError              a task's name, options or problems are wrong
     ├── DataError              a published set can't be found or read, or a row of it is wrong
-    ├── FeedbackError          a feedback function broke its contract, or a judge can't be asked
+    ├── FeedbackError          a feedback function broke its contract, or a judge or a served
+    │                          teacher can't be asked
     ├── SandboxUnavailable     no way to lock untrusted programs in holds on this machine
     ├── IntegrationError       another engine isn't there, or isn't set up for DistIL's losses
     ├── RunError               a run folder can't be made, read or resumed
@@ -46,7 +47,7 @@ class DataError(DistILError):
 
 class FeedbackError(DistILError):
     """A reward or feedback function broke its contract (raised, or wrong length or type), or the
-    judge that a run needs can't be asked."""
+    judge or served teacher that a run needs can't be asked."""
 
 
 class SandboxUnavailable(DistILError):

@@ -54,7 +54,9 @@ def one_pass_loss(
     parts.count(batch["scored"], "output layer")
     parts.at_gradient(loss, "output layer")
     parts.at_gradient(hidden, "backward")
-    scores = StudentScores(slices.cost, slices.sampled_logps, slices.entropy, slices.agreement)
+    scores = StudentScores(
+        slices.cost, slices.sampled_logps, slices.entropy, slices.agreement, slices.variance
+    )
     return scores, Assembled(loss, slices.credit, slices.ratio, slices.weighted_cost)
 
 
@@ -69,16 +71,22 @@ class _Slices:
         self.cost, self.sampled_logps, self.entropy = empty.clone(), empty.clone(), empty.clone()
         self.agreement, self.credit = empty.clone(), empty.clone()
         self.weighted_cost, self.ratio = empty.clone(), torch.ones_like(empty)
+        self.variance = empty.clone() if "teacher_draws" in batch else None
 
     def loss_of(self, chunk: Chunk, logps: Tensor, entropy: Tensor | None) -> Tensor:
         """This slice's part of the loss."""
         assert entropy is not None
         batch, part = self._columns(chunk.part), chunk.part
         rows = len(batch["active"])
+        teacher_logps = chunk.take(self._batch["teacher_logps"])
         costs, agreement = compare(
-            logps[:, :-1], chunk.take(self._batch["teacher_logps"]), self._cost,
-            tail=self._objective.tail,
-        )  # fmt: skip
+            logps[:, :-1], teacher_logps, self._cost, tail=self._objective.tail
+        )
+        if self.variance is not None:
+            variance = objectives.sampling_variance(
+                logps[:, :-1].detach(), teacher_logps, self._batch["teacher_draws"]
+            )
+            self.variance[:, part] = chunk.spread(variance, rows)
         spread = [chunk.spread(v, rows) for v in (costs, logps[:, -1], entropy, agreement)]
         scores = StudentScores(*spread)
         found = assemble(self._objective, scores, batch, share=self._share, later=self._later)

@@ -15,7 +15,7 @@ from torch import Tensor
 from distil.metrics import MetricSums
 from distil.objectives import better_teacher
 from distil.shards import gathered
-from distil.teacher import Teacher
+from distil.teacher import WeightsTeacher
 from distil.types import SUCCESS_REWARD
 
 
@@ -23,7 +23,7 @@ from distil.types import SUCCESS_REWARD
 class TeacherProbe:
     """Samples the teacher on `samples` rows of each prompt; `gate`: weighs rows by the result."""
 
-    teacher: Teacher
+    teacher: WeightsTeacher
     accelerator: Accelerator
     samples: int
     gate: bool

@@ -56,6 +56,10 @@ FIRST_WRONG_STEP = "Step {number}, '{step}', is the first wrong one."
 # Asked once before a run, to see that a judge answers at all.
 JUDGE_GREETING = "Reply with the word ready."
 
+# Words, numbers, code and two scripts that tokenizers cut differently: whether a served teacher
+# reads the student's tokens is seen from it, before a run. It is never answered.
+SERVED_PROBE = "The 12 naïve users' cost: 3.50 + 1,024\n\tdef f(x): return x ** 2  # 測試 done"
+
 
 def student_messages(question: str, instruction: str, system: str = "") -> list[Message]:
     """The conversation that the student answers: one user message, a system message before it.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distil import parts
 from distil.hidden import completion_hidden
-from distil.objectives import append_tail, drop_repeats, renormalise
+from distil.objectives import append_tail, drop_repeats, renormalise, sampling_variance
 from distil.objectives.costs import NO_PROBABILITY
 from distil.output_layer import output_layer
 from distil.vocab import gather_logps, gather_logps_and_entropy, topk_logps
@@ -26,12 +26,14 @@ class StudentScores:
     """The student at each token; zeros where not scored. Cost and log-probability carry gradients.
 
     agreement is 1 - total variation between teacher and student over the support and the tail.
+    variance: the cost's own, where it is estimated from two or more draws of the teacher's.
     """
 
     cost: Float[Tensor, "batch seq"]
     sampled_logps: Float[Tensor, "batch seq"]
     entropy: Float[Tensor, "batch seq"]
     agreement: Float[Tensor, "batch seq"]
+    variance: Float[Tensor, "batch seq"] | None = None
 
 
 @parts.part("output layer")
@@ -60,7 +62,8 @@ def score_student(
     parts.count(scored, "output layer")
     parts.at_gradient(logps, "output layer")
     parts.at_gradient(hidden, "backward")
-    costs, agreement = compare(logps[:, :-1], batch["teacher_logps"][scored], cost, tail=tail)
+    teacher_logps = batch["teacher_logps"][scored]
+    costs, agreement = compare(logps[:, :-1], teacher_logps, cost, tail=tail)
 
     def spread(values: Tensor) -> Tensor:
         """[N] -> [B, T], zeros elsewhere; keeps a path to the weights even where N is 0."""
@@ -72,6 +75,9 @@ def score_student(
         sampled_logps=spread(logps[:, -1]),
         entropy=spread(entropy).detach(),
         agreement=spread(agreement).detach(),
+        variance=spread(sampling_variance(logps[:, :-1], teacher_logps, draws)).detach()
+        if (draws := batch.get("teacher_draws")) is not None
+        else None,
     )
 
 

@@ -6,14 +6,15 @@ lora_off  the start model under a LoRA adapter: the adapter is switched off, not
 ema       an exponential moving average, w <- (1 - rate) w + rate student, once an optimiser step,
           in a float32 shadow (an average kept in bfloat16 doesn't move) that checkpoints carry.
 
-Each is a context manager around the scoring pass: inside, the model *is* the teacher; outside, the
+Each has a context manager around the scoring pass: inside, the model *is* the teacher; outside, the
 student again, whatever happened within. Weights that FSDP2 shards have a sharded shadow, made once
 they are (`distil.shards`); one that isn't may lie in the computer's memory. Left out: what the
-teacher is shown (`distil.prompts`), served teachers, and weights that ZeRO-3 shards.
+teacher is shown (`distil.prompts`), teachers behind a server (`distil.served`), and weights that
+ZeRO-3 shards.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,29 @@ from distil.config import ShadowDevice
 from distil.errors import RunError, TrainingError
 from distil.processes import is_main
 from distil.shards import exchanged, fill, is_sharded, reshard, whole
+from distil.teacherpass import TeacherScores, score_teacher
 
 TEACHER_FILE = "teacher.safetensors"
 
 
 class Teacher(ABC):
-    """The weights that score. Only a teacher with weights of its own moves, saves and loads."""
+    """Who scores. Only a teacher with weights of its own moves, saves and loads."""
 
     @abstractmethod
-    def scoring(self, model: nn.Module) -> Any:
-        """Context manager: inside, `model` has the teacher's weights."""
+    def score(
+        self,
+        model: Any,
+        base: Any,
+        prompt_ids: Sequence[list[int] | None],
+        completion_ids: Tensor,
+        scored: Tensor,
+        *,
+        k: int,
+        temperature: float,
+        batch_size: int,
+        also: Tensor | None = None,
+    ) -> TeacherScores:
+        """As `distil.teacherpass.score_teacher`, by this teacher. A collective call."""
 
     def begin(self, model: nn.Module) -> None:  # noqa: B027
         """Called before the first step, when the model lies where it will be trained."""
@@ -54,7 +68,20 @@ class Teacher(ABC):
         """Reads back what `save` wrote."""
 
 
-class LiveTeacher(Teacher):
+class WeightsTeacher(Teacher):
+    """A teacher whose weights are here, for the student's network to take on."""
+
+    @abstractmethod
+    def scoring(self, model: nn.Module) -> Any:
+        """Context manager: inside, `model` has the teacher's weights."""
+
+    def score(self, model: Any, base: Any, *rows: Any, **settings: Any) -> TeacherScores:
+        """A pass over the rows with the teacher's weights."""
+        with self.scoring(model):
+            return score_teacher(model, base, *rows, **settings)
+
+
+class LiveTeacher(WeightsTeacher):
     """The student itself, as it is now."""
 
     @contextmanager
@@ -63,7 +90,7 @@ class LiveTeacher(Teacher):
         yield
 
 
-class LoraOffTeacher(Teacher):
+class LoraOffTeacher(WeightsTeacher):
     """The base model under the student's adapter."""
 
     @contextmanager
@@ -78,7 +105,7 @@ class LoraOffTeacher(Teacher):
             yield
 
 
-class ShadowTeacher(Teacher):
+class ShadowTeacher(WeightsTeacher):
     """A copy of the *effective* weights, moved by `rate` towards the student at each step.
 
     rate 0 is the frozen start model, kept in the model's own dtype; above 0, the shadow is float32.
@@ -235,8 +262,11 @@ def make_teacher(
     *,
     later: bool = False,
     device: ShadowDevice = "same",
-) -> Teacher:
-    """The teacher that a recipe names. Copies weights for frozen and ema (`later`: at `begin`)."""
+) -> WeightsTeacher:
+    """The teacher that a recipe names. Copies weights for frozen and ema (`later`: at `begin`).
+
+    A served one isn't made here: `distil.served.teacher.ServedTeacher`.
+    """
     if kind == "live":
         return LiveTeacher()
     if kind == "lora_off":

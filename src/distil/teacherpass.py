@@ -38,14 +38,25 @@ second. Arithmetic, too."""
 
 @dataclass(frozen=True)
 class TeacherWork:
-    """Tokens that were scored in their contexts; positions run for them; how many were padding."""
+    """Tokens that were scored in their contexts; positions run for them; how many were padding.
+
+    failed: the rows that a served teacher didn't answer for, of so many `asked`; None where the
+    teacher's weights are here.
+    """
 
     tokens: int
     positions: int
     padding: int
+    failed: tuple[int, ...] | None = None
+    asked: int = 0
 
     def add_metrics(self, sums: MetricSums, seconds: float) -> None:
-        """Tokens a second; share of positions that were padding; of tokens not read again."""
+        """Tokens a second; share of positions that were padding; of tokens not read again.
+
+        And the share of rows that a served teacher didn't answer for.
+        """
+        if self.failed is not None:
+            sums.ratio("teacher/failed", len(self.failed), self.asked)
         sums.rate("speed/teacher_tokens", self.tokens, seconds)
         sums.ratio("speed/teacher_padding", self.padding, self.positions)
         sums.ratio(
@@ -57,7 +68,8 @@ class TeacherWork:
 class TeacherScores:
     """The teacher at each token; zeros where not scored.
 
-    An id that stands twice in a support has NO_PROBABILITY the second time.
+    An id that stands twice in a support has NO_PROBABILITY the second time. samples: how many
+    draws the support is made of, in place of log-probabilities; `sampled_logps` aren't known then.
     """
 
     ids: Int[Tensor, "batch seq support"]
@@ -65,6 +77,7 @@ class TeacherScores:
     sampled_logps: Float[Tensor, "batch seq"]
     entropy: Float[Tensor, "batch seq"]
     work: TeacherWork
+    samples: int = 0
 
 
 def score_teacher(

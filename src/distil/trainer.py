@@ -59,6 +59,8 @@ from distil.prompts import escape_special_tokens
 from distil.rolloutlog import RolloutLog, grading_failed, rollout_records
 from distil.runs import cut_logs
 from distil.selfcritic import SelfCritic, make_critic
+from distil.served.greeting import check_served, check_tokenizer
+from distil.served.teacher import ServedTeacher
 from distil.shards import (
     gathered,
     in_dtype,
@@ -67,9 +69,15 @@ from distil.shards import (
     set_up_sharding,
     sum_in_shards,
 )
-from distil.teacher import make_teacher
+from distil.teacher import Teacher, WeightsTeacher, make_teacher
 from distil.toolset import check_tools, guarded
-from distil.training_args import DistILConfig, as_critique, as_objective, checked_arguments
+from distil.training_args import (
+    DistILConfig,
+    as_critique,
+    as_objective,
+    as_served,
+    checked_arguments,
+)
 from distil.types import Message, Prompt
 
 
@@ -108,6 +116,11 @@ class DistILTrainer(GRPOTrainer):
         check_tools(args, kwargs)
         if args.critique["by"] == "judge":
             check_judge(as_critique(args.critique))
+        if args.teacher == "served":
+            check_served(
+                as_served(args.teacher_served), k=as_objective(args.objective).top_k,
+                longest=args.max_teacher_prompt_length + args.max_completion_length,
+            )  # fmt: skip
         super().__init__(
             model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
         )
@@ -132,14 +145,12 @@ class DistILTrainer(GRPOTrainer):
         if self.objective.name != "grpo":
             check_output_layer(self.model)
         # Without a cost nobody asks the teacher, so no weights are copied for it.
-        self.teacher = make_teacher(
-            args.teacher if cost else "live", self.model, args.teacher_ema_rate,
-            later=self.is_fsdp_enabled, device=args.teacher_shadow_device,
-        )  # fmt: skip
+        self.teacher = self._make_teacher(args.teacher if cost else "live")
         self.replay = ReplayBuffer(self.objective.replay_batches)
         self.builder = None if cost is None else self._make_builder(cost)
         self.probe: TeacherProbe | None = None
         if args.teacher_samples and cost is not None:
+            assert isinstance(self.teacher, WeightsTeacher)  # a served one's samples are refused
             self.probe = TeacherProbe(
                 self.teacher, self.accelerator, args.teacher_samples, args.teacher_gate,
                 self.max_completion_length, self.temperature, self.processing_class.pad_token_id,
@@ -154,6 +165,16 @@ class DistILTrainer(GRPOTrainer):
             lambda skipped: self._sums["train"].ratio("steps/skipped", float(skipped), 1),
         )
         self._add_callbacks()
+
+    def _make_teacher(self, kind: str) -> Teacher:
+        args = self.args
+        if kind == "served":
+            check_tokenizer(as_served(args.teacher_served), self.processing_class)
+            return ServedTeacher(as_served(args.teacher_served))
+        return make_teacher(
+            kind, self.model, args.teacher_ema_rate,
+            later=self.is_fsdp_enabled, device=args.teacher_shadow_device,
+        )  # fmt: skip
 
     def _make_builder(self, cost: Cost) -> BatchBuilder:
         return BatchBuilder(
@@ -334,7 +355,9 @@ class DistILTrainer(GRPOTrainer):
         if self._mode == "train" and self.objective.replay_batches:
             seed = f"{self.args.seed}/{self.state.global_step}/{self.accelerator.process_index}"
             add_earlier(output, self.replay, len(teacher_ids), seed, self.accelerator)
-        return shown.words, shown.cut, [ids is not None for ids in teacher_ids]
+        failed = work.failed or ()
+        active = [ids is not None and row not in failed for row, ids in enumerate(teacher_ids)]
+        return shown.words, shown.cut, active
 
     @part("grading")
     def _grade(

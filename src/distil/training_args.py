@@ -14,6 +14,7 @@ from distil.config import (
     Combine,
     CritiqueConfig,
     ObjectiveConfig,
+    ServedConfig,
     ShadowDevice,
     SourceName,
     TeacherKind,
@@ -22,6 +23,7 @@ from distil.critiquechecks import critique_faults
 from distil.errors import RecipeError, RunError, known_names, perhaps
 from distil.feedback.sibling import SiblingChoice
 from distil.prompts import DEMONSTRATION_HEADER
+from distil.servedchecks import Names, served_faults
 
 
 def _help(default: Any, text: str) -> Any:
@@ -38,13 +40,15 @@ class DistILConfig(GRPOConfig):
     objective: a name ("distil", "grpo", ...), a dict of `distil.config.ObjectiveConfig`'s fields,
         or such a config itself; kept as a plain dict with every field filled in.
     critique: a dict of `distil.config.CritiqueConfig`'s fields, or such a config; kept in full too.
+    teacher_served: likewise, of `distil.config.ServedConfig`'s.
     num_generations may be 1, which TRL refuses, for objectives that compare no rewards.
     Raises RecipeError where sampler and objective don't fit together (`distil.algorithms.faults`).
     """
 
     objective: Any = _help("distil", "Objective: a name, or a dict of ObjectiveConfig's fields.")
     num_generations: int = _help(8, "Rollouts of a prompt; 1 where no rewards are compared.")
-    teacher: TeacherKind = _help("ema", "live, frozen, lora_off or ema.")
+    teacher: TeacherKind = _help("ema", "live, frozen, lora_off, ema or served.")
+    teacher_served: Any = _help({}, "Where a served teacher is: a dict of ServedConfig's fields.")
     teacher_ema_rate: float = _help(0.01, "w <- (1-rate) w + rate student, once a step.")
     teacher_shadow_device: ShadowDevice = _help("same", "same or cpu: where the average lies.")
     teacher_samples: int = _help(0, "Completions a prompt that the teacher writes, graded.")
@@ -79,6 +83,13 @@ class DistILConfig(GRPOConfig):
             )
         critique = as_critique(self.critique)
         self.critique = asdict(critique)
+        served = as_served(self.teacher_served)
+        self.teacher_served = asdict(served)
+        found += served_faults(
+            self.teacher, served, objective,
+            temperature=self.temperature, probe_samples=self.teacher_samples,
+            names=Names("teacher_served", "teacher", "teacher_samples", "temperature"),
+        )  # fmt: skip
         found += self._feedback_faults()
         found += critique_faults(
             critique, self.feedback_order, objective.name, names=("critique", "feedback_order")
@@ -154,6 +165,17 @@ def as_critique(given: Any) -> CritiqueConfig:
     if not isinstance(given, dict):
         raise RecipeError(f"critique is a {type(given).__name__}: give a dict or a CritiqueConfig.")
     return _from_fields(CritiqueConfig, given, "critique")
+
+
+def as_served(given: Any) -> ServedConfig:
+    """A dict or a ServedConfig as a ServedConfig. Raises RecipeError for an unknown field."""
+    if isinstance(given, ServedConfig):
+        return given
+    if not isinstance(given, dict):
+        raise RecipeError(
+            f"teacher_served is a {type(given).__name__}: give a dict or a ServedConfig."
+        )
+    return _from_fields(ServedConfig, given, "teacher_served")
 
 
 def _from_fields(kind: type[Any], given: dict[str, Any], what: str) -> Any:

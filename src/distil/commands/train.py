@@ -40,6 +40,7 @@ from distil.runs import (
     write_json,
     write_text,
 )
+from distil.served.greeting import check_served, check_tokenizer
 from distil.tables import result_rows
 from distil.tasks import Task, load_task, student_prompt
 from distil.tasks.grader import Grader
@@ -161,9 +162,14 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
         load_tools(recipe.rollout.tools)
         if recipe.feedback.critique.by == "judge":
             check_judge(recipe.feedback.critique)
+        if recipe.teacher.kind == "served":
+            longest = recipe.teacher.max_prompt_length + recipe.rollout.max_completion_length
+            check_served(recipe.teacher.served, k=recipe.objective.top_k, longest=longest)
         model, tokenizer = load_model(
             recipe.model.name, recipe.model.dtype, allow_pickle=recipe.model.allow_pickle
         )
+        if recipe.teacher.kind == "served":  # before the start is judged
+            check_tokenizer(recipe.teacher.served, tokenizer)
         check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)
         if recipe.rollout.tools:
             check_model_calls_tools(tokenizer, recipe.model.name)
@@ -271,6 +277,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             max_tool_calling_iterations=rollout.max_tool_calling_iterations,
             objective=asdict(objective),
             teacher=recipe.teacher.kind,
+            teacher_served=asdict(recipe.teacher.served),
             teacher_ema_rate=recipe.teacher.ema_rate,
             teacher_shadow_device=recipe.teacher.shadow_device,
             teacher_samples=recipe.teacher.samples,

@@ -31,6 +31,7 @@ from distil.objectives.costs import (
     renormalise,
     repeated,
     reverse_kl,
+    sampling_variance,
 )
 from distil.objectives.credit import (
     Later,
@@ -84,6 +85,7 @@ __all__ = [
     "renormalise",
     "repeated",
     "reverse_kl",
+    "sampling_variance",
     "token_ratio",
     "until_first_error",
 ]

@@ -99,6 +99,20 @@ def drop_repeats(logps: OverSupport, repeats: Bool[Tensor, "batch seq support"])
     return logps.masked_fill(repeats, NO_PROBABILITY)
 
 
+def sampling_variance(
+    student_logps: OverSupport, teacher_logps: OverSupport, samples: int | Tensor
+) -> PerToken:
+    """Of c = -(1/M) sum_m log pi(a_m), a_m drawn from the teacher: an unbiased estimate, nats^2.
+
+    teacher_logps: logs of the shares drawn, with NO_PROBABILITY where nothing was, no tail. With x
+    = log pi over what was drawn: (sum_a share_a x_a^2 - c^2) / (M - 1). NaN for one sample.
+    """
+    same_shape(student_logps, teacher_logps)
+    share, student = teacher_logps.exp(), student_logps.to(torch.float32)
+    mean = _weighted(share, student)
+    return _weighted(share, (student - mean[..., None]).square()) / (samples - 1)
+
+
 COSTS: dict[str, Cost] = {
     "forward_cross_entropy": forward_cross_entropy,
     "forward_kl": forward_kl,

@@ -1,0 +1,392 @@
+"""A served teacher: its scores are those of the same weights here; what its faults cost; refusals.
+
+Against a server on loopback around the real toy model (`vllmserver`), through the trainer.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import make_model, make_tokenizer, toy_recipe, train
+from distil import DistILTrainer
+from distil.config import ServedConfig
+from distil.errors import FeedbackError, RecipeError
+from distil.objectives.costs import NO_PROBABILITY
+from distil.served import asking
+from distil.served.answers import read_samples, read_scores
+from distil.served.teacher import ServedTeacher
+from test_trainer import generation_batch, gradient, lines, make_trainer
+from vllmserver import MODEL, VllmServer, vllm_server
+
+KEY = "sk-secret-of-the-test"
+SECONDS = {"timeout": 20.0, "deadline": 30.0}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VllmServer]:
+    """The student's start model, served; no pauses between tries."""
+    monkeypatch.setattr(asking, "BACK_OFF", 0.001)
+    with vllm_server(max_logprobs=100) as running:
+        yield running
+
+
+def served_trainer(folder: Path, server: VllmServer, **options: Any) -> DistILTrainer:
+    """`make_trainer` with the served teacher; `served` are further fields of it."""
+    served = {"base_url": server.url, "model": MODEL, **SECONDS, **options.pop("served", {})}
+    return make_trainer(folder, teacher="served", teacher_served=served, **options)
+
+
+def weights(trainer: DistILTrainer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+# ---------------------------------------------------------------- the same numbers
+
+
+@pytest.mark.parametrize("top_k", [5, 80])
+@pytest.mark.parametrize("name", ["distil", "distil+grpo", "jensen_shannon"])
+def test_scores_and_gradient_are_those_of_the_same_weights_here(
+    tmp_path: Path, server: VllmServer, top_k: int, name: str
+) -> None:
+    objective = {"name": name, "top_k": top_k, "support": "teacher"}
+    here = make_trainer(tmp_path / "a", teacher="frozen", objective=objective)
+    there = served_trainer(tmp_path / "b", server, objective=objective)
+    expected, got = generation_batch(here), generation_batch(there)
+    assert torch.equal(got["completion_ids"], expected["completion_ids"])
+    for key in ("active", "scored", "support_ids", "active_count", "sampled_count"):
+        assert torch.equal(got[key], expected[key]), key
+    for key in ("teacher_logps", "teacher_sampled_logps"):
+        torch.testing.assert_close(got[key], expected[key], rtol=0, atol=1e-4)
+    active = expected["active"] > 0
+    if top_k == 80:  # the whole vocabulary: no tail is left to be one bucket
+        torch.testing.assert_close(
+            got["teacher_entropy"], expected["teacher_entropy"], rtol=0, atol=1e-4
+        )
+    assert (got["teacher_entropy"][active] <= expected["teacher_entropy"][active] + 1e-4).all()
+    wanted = gradient(here, [expected]).clone()
+    assert wanted.abs().max() > 1e-3
+    torch.testing.assert_close(gradient(there, [got]), wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_ends_in_the_weights_of_a_run_with_the_frozen_teacher(
+    tmp_path: Path, server: VllmServer
+) -> None:
+    here = make_trainer(tmp_path / "a", teacher="frozen", learning_rate=1e-3, max_steps=3)
+    start = weights(here).clone()
+    here.train()
+    there = served_trainer(tmp_path / "b", server, learning_rate=1e-3, max_steps=3)
+    there.train()
+    assert (weights(here) - start).abs().max() > 1e-3
+    torch.testing.assert_close(weights(there), weights(here), rtol=0, atol=1e-4)
+    metrics = lines(tmp_path / "b" / "metrics.jsonl")[0]
+    assert metrics["teacher/failed"] == 0
+    expected = lines(tmp_path / "a" / "metrics.jsonl")[0]
+    assert metrics["distil/cost"] == pytest.approx(expected["distil/cost"], abs=1e-4)
+
+
+def test_only_ids_are_sent_and_no_more_than_the_last_scored_token(
+    tmp_path: Path, server: VllmServer
+) -> None:
+    trainer = served_trainer(tmp_path, server)
+    server.requests.clear()
+    batch = generation_batch(trainer)
+    assert len(server.requests) == len(batch["completion_ids"])  # one a rollout
+    ends = (batch["active"] * torch.arange(1, batch["active"].shape[1] + 1)).amax(1).tolist()
+    sent = [body for _, body in server.requests]
+    tails = {tuple(ids[:end]) for ids, end in zip(batch["completion_ids"].tolist(), ends)}  # noqa: B905
+    assert {k for body in sent for k in body} == {
+        "model", "prompt", "max_tokens", "temperature", "prompt_logprobs",
+    }  # fmt: skip
+    assert all(any(tuple(b["prompt"][-len(t) :]) == t for t in tails) for b in sent)
+    assert {b["prompt_logprobs"] for b in sent} == {5}
+
+
+def test_ids_that_the_student_lacks_are_left_to_the_tail() -> None:
+    """A larger model of the family, whose vocabulary is padded further or has added tokens."""
+    torch.manual_seed(0)
+    larger = make_model(1, tied=False)
+    larger.resize_token_embeddings(90, mean_resizing=False)
+    with torch.no_grad():
+        larger.lm_head.weight[85] = 3 * larger.lm_head.weight[40]
+    prompts, completions = [[1, 20, 30], [1, 40]], torch.tensor([[15, 16, 17], [18, 19, 2]])
+    scored = torch.tensor([[1, 0, 1], [1, 1, 0]])
+    with vllm_server(larger) as server:
+        teacher = ServedTeacher(ServedConfig(base_url=server.url, model=MODEL, **SECONDS))
+        scores = teacher.score(
+            None, make_model(), prompts, completions, scored, k=10, temperature=1.0, batch_size=2
+        )
+        sent = sorted(body["prompt"] for _, body in server.requests)
+    assert sent == [[1, 20, 30, 15, 16, 17], [1, 40, 18, 19]]  # up to the last scored token
+    seen = 0
+    for row, token in scored.nonzero().tolist():
+        ids = [*prompts[row], *completions[row, :token].tolist()]
+        with torch.no_grad():
+            logps = larger(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        top = logps.topk(10)
+        lacking = top.indices >= 80
+        seen += int(lacking.sum())
+        expected = top.values.masked_fill(lacking, NO_PROBABILITY)
+        torch.testing.assert_close(scores.logps[row, token], expected, rtol=0, atol=1e-4)
+        assert torch.equal(scores.ids[row, token], top.indices.masked_fill(lacking, 0))
+    assert seen > 0
+    assert not scores.logps[scored == 0].any()
+    assert not scores.entropy[scored == 0].any()
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+FAULTS = ["429", "500", "503", "drop", "truncated", "no choices", "short", "no prompt_logprobs"]
+FAULTS += ["other tokens", "few", "logits", "nan", "text", "too much"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_mended_by_another_try(tmp_path: Path, server: VllmServer, fault: str) -> None:
+    expected = generation_batch(served_trainer(tmp_path, server))
+    trainer = served_trainer(tmp_path, server)
+    server.requests.clear()
+    server.faults = [fault] * 3
+    batch = generation_batch(trainer)
+    assert len(server.requests) == len(batch["completion_ids"]) + 3
+    torch.testing.assert_close(batch["teacher_logps"], expected["teacher_logps"])
+
+
+def break_rows(server: VllmServer, endings: list[list[int]], fault: str) -> None:
+    """These completions' requests always fail."""
+    wanted = [e for e in endings if e]
+    server.broken = lambda body: (
+        fault if any(body["prompt"][-len(e) :] == e for e in wanted) else None
+    )
+
+
+@pytest.mark.parametrize("fault", ["500", "400", "nan"])
+def test_a_row_without_an_answer_is_masked_and_counted(
+    tmp_path: Path, server: VllmServer, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = generation_batch(served_trainer(tmp_path / "a", server))
+    masks = expected["completion_mask"].sum(1).tolist()
+    endings = [ids[:n] for ids, n in zip(expected["completion_ids"].tolist(), masks, strict=True)]
+    lost = [row for row, ending in enumerate(endings) if ending in endings[2:4]]
+    trainer = served_trainer(tmp_path / "b", server)
+    break_rows(server, endings[2:4], fault)
+    with caplog.at_level(logging.WARNING):
+        batch = generation_batch(trainer)
+    kept = [row for row in range(8) if row not in lost]
+    assert 0 < len(kept) < 8
+    assert not batch["active"][lost].any()
+    assert not batch["teacher_logps"][lost].any()
+    assert torch.equal(batch["active"][kept], expected["active"][kept])
+    torch.testing.assert_close(batch["teacher_logps"][kept], expected["teacher_logps"][kept])
+    assert int(batch["active_count"]) == int(expected["active"][kept].sum())
+    (warning,) = [r.getMessage() for r in caplog.records if "served teacher" in r.getMessage()]
+    assert f"gave no answer for {len(lost)} of 8 rollouts" in warning
+    sums = trainer._sums["train"].reduce(trainer.accelerator)
+    assert sums["teacher/failed"] == pytest.approx(len(lost) / 8)
+    assert sums["distil/active_rollouts"] == pytest.approx(len(kept) / 8)
+    assert torch.isfinite(gradient(trainer, [batch])).all()
+
+
+def test_a_dead_server_ends_the_run_at_once_and_is_named(
+    tmp_path: Path, server: VllmServer
+) -> None:
+    trainer = served_trainer(tmp_path, server, served={"concurrency": 2})
+    server.requests.clear()
+    server.always = "503"
+    with pytest.raises(FeedbackError, match="answered for not one of this step's") as error:
+        trainer.train()
+    assert server.url in str(error.value)
+    assert MODEL in str(error.value)
+    assert "503" in str(error.value)
+    assert len(server.requests) <= 3 * asking.TRIES  # not all eight rollouts, four times each
+
+
+def test_the_deadline_keeps_what_is_there(tmp_path: Path, server: VllmServer) -> None:
+    expected = generation_batch(served_trainer(tmp_path / "a", server))
+    length = int(expected["completion_mask"][0].sum())
+    ending = expected["completion_ids"][0, :length].tolist()
+    trainer = served_trainer(tmp_path, server, served={"deadline": 2.0})
+    break_rows(server, [ending], "hang")
+    batch = generation_batch(trainer)
+    assert not batch["active"][0].any()
+    assert batch["active"].any()
+
+
+def test_a_request_that_hangs_is_given_up_and_made_again(
+    tmp_path: Path, server: VllmServer
+) -> None:
+    trainer = served_trainer(tmp_path, server, served={"timeout": 0.5})
+    server.faults = ["hang"]
+    assert generation_batch(trainer)["active"].any(1).all()
+
+
+# ---------------------------------------------------------------- refused before training
+
+
+def test_more_log_probabilities_than_the_server_allows(tmp_path: Path) -> None:
+    with (
+        vllm_server(max_logprobs=20) as server,
+        pytest.raises(FeedbackError, match=r"Requested prompt logprobs of 40.*--max-logprobs 40"),
+    ):
+        served_trainer(tmp_path, server, objective={"top_k": 40})
+
+
+def test_a_server_without_prompt_logprobs(tmp_path: Path, server: VllmServer) -> None:
+    server.always = "no prompt_logprobs"
+    with pytest.raises(FeedbackError, match="an answer without prompt_logprobs"):
+        served_trainer(tmp_path, server)
+
+
+def test_a_model_that_is_not_there_and_a_context_that_is_too_short(
+    tmp_path: Path, server: VllmServer
+) -> None:
+    with pytest.raises(FeedbackError, match=r"isn't there.*Perhaps you meant 'toy-expert'"):
+        served_trainer(tmp_path, server, served={"model": "toy-export"})
+    server.max_model_len = 4096
+    with pytest.raises(FeedbackError, match=r"reads 4,096 tokens.*may be 10,247.*max-model-len"):
+        served_trainer(tmp_path, server)
+    served_trainer(tmp_path, server, max_teacher_prompt_length=4089)
+
+
+def test_nobody_there(tmp_path: Path, server: VllmServer) -> None:
+    with pytest.raises(FeedbackError, match="gives no answer that can be used"):
+        served_trainer(tmp_path, server, served={"base_url": "http://127.0.0.1:9/v1"})
+
+
+def other_tokenizer(swap: tuple[str, str]) -> Any:
+    """The toy's, with two tokens' ids exchanged."""
+    tokenizer = make_tokenizer()
+    plain = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocab, (a, b) = plain["model"]["vocab"], swap
+    vocab[a], vocab[b] = vocab[b], vocab[a]
+    tokenizer._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(plain))
+    return tokenizer
+
+
+@pytest.mark.parametrize("tokenize", [True, False])
+def test_another_tokenizer_is_refused_with_the_first_token_that_differs(
+    tmp_path: Path, tokenize: bool
+) -> None:
+    with vllm_server(tokenizer=other_tokenizer(("h", "Q"))) as server:
+        server.knows_tokenize = tokenize
+        said = (
+            "token 1 is 20 .'h'. for the student, and 55 there" if tokenize else "token 20 is 'Q'"
+        )
+        with pytest.raises(FeedbackError, match=f"has another tokenizer: .*{said}"):
+            served_trainer(tmp_path, server)
+
+
+def test_tokens_that_no_probe_text_has_are_compared_too(tmp_path: Path) -> None:
+    with (
+        vllm_server(tokenizer=other_tokenizer(("Y", "<"))) as server,
+        pytest.raises(FeedbackError, match=r"token 63 is '<' there, and 'Y' for the student"),
+    ):
+        served_trainer(tmp_path, server)
+
+
+def test_a_smaller_vocabulary_is_refused(tmp_path: Path) -> None:
+    tokenizer, model = make_tokenizer(), make_model()
+    tokenizer.add_tokens("<extra>")
+    model.resize_token_embeddings(81, mean_resizing=False)
+    with (
+        vllm_server() as server,
+        pytest.raises(FeedbackError, match=r"doesn't take the student's token ids.*up to 80"),
+    ):
+        served_trainer(tmp_path, server, model=model, processing_class=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"temperature": 0.7}, "temperature 1 whatever is asked"),
+        ({"objective": {"name": "reverse_kl"}}, "objective.support is student"),
+        ({"objective": {"support": "joined"}}, "objective.support is joined"),
+        ({"objective": {"name": "grpo"}}, "grpo asks no teacher"),
+        ({"teacher_samples": 1}, "teacher_samples is 1"),
+        ({"served": {"concurrency": 0, "timeout": 0}}, "concurrency is 0"),
+        ({"served": {"base_url": "localhost:8000"}}, "must be the endpoint's address"),
+        ({"served": {"base_url": "http://me:word@127.0.0.1/v1"}}, "a name, a password or a query"),
+        ({"served": {"model": ""}}, "teacher_served.model is empty"),
+        ({"served": {"samples": -1}}, "teacher_served.samples is -1"),
+        ({"served": {"samples": 2}, "objective": {"name": "forward_kl"}}, "linear.*forward_kl"),
+        ({"served": {"samples": 2}, "objective": {"name": "as_released_math"}}, "linear"),
+        ({"served": {"samples": 2}, "objective": {"tail": False}}, "objective.tail"),
+        ({"served": {"samples": 2}, "objective": {"max_teacher_entropy": 1.0}}, "entropy"),
+        ({"served": {"samples": 2}, "objective": {"first_error_margin": 1.0}}, "first_error"),
+        ({"served": {"samples": 2}, "objective": {"policy_space_clip": 1.0}}, "policy_space"),
+        ({"teacher": "ema"}, "teacher_served sets base_url, model"),
+    ],
+)
+def test_what_cannot_be_asked_of_a_server_is_refused_with_the_reason(
+    tmp_path: Path, server: VllmServer, options: dict[str, Any], said: str
+) -> None:
+    served = {"base_url": server.url, "model": MODEL, **options.pop("served", {})}
+    with pytest.raises(RecipeError, match=said):
+        make_trainer(tmp_path, **({"teacher": "served", "teacher_served": served} | options))
+    assert not server.requests
+
+
+# ---------------------------------------------------------------- a run, and its secret
+
+
+def test_a_recipe_with_a_served_teacher_runs_and_the_key_is_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EXPERT_KEY", KEY)
+    monkeypatch.setattr(asking, "BACK_OFF", 0.001)
+    with vllm_server(key=KEY) as server:
+        served = {
+            "base_url": server.url, "model": MODEL, "api_key_env": "EXPERT_KEY", **SECONDS,
+        }  # fmt: skip
+        file = toy_recipe(
+            tmp_path,
+            teacher={"kind": "served", "served": served},
+            objective={"top_k": 5},
+            feedback={"order": ["expert"]},
+            train={"steps": 2, "micro_batch": 4, "save_every": 1},
+            eval={"samples": 1, "teacher_samples": 0},
+        )
+        assert train(file, tmp_path / "run") == 0
+        assert {header for header, _ in server.requests} == {f"Bearer {KEY}"}
+        monkeypatch.setenv("EXPERT_KEY", "sk-of-somebody-else")
+        assert train(file, tmp_path / "again") == 2
+    said = capsys.readouterr()
+    assert "refused this run, which came with the key in $EXPERT_KEY" in said.err
+    metrics = lines(tmp_path / "run" / "metrics.jsonl")
+    assert metrics[0]["teacher/failed"] == 0
+    written = [f for f in (tmp_path / "run").rglob("*") if f.is_file()]
+    assert any("checkpoint" in str(f) for f in written)
+    for file in written:
+        assert KEY.encode() not in file.read_bytes(), file
+    assert KEY not in said.out + said.err
+    assert "sk-of-somebody-else" not in said.out + said.err
+
+
+# ---------------------------------------------------------------- reading what came
+
+
+def test_the_prompt_s_own_token_takes_no_place_among_the_likeliest() -> None:
+    def entry(**logps: float) -> dict[str, Any]:
+        return {name[1:]: {"logprob": value} for name, value in logps.items()}
+
+    said = [None, entry(_7=-5.0, _1=-0.2, _2=-2.0), entry(_2=-2.0, _1=-0.2)]
+    said.append(entry(_9=-2.0, _1=-0.2, _2=-2.0))  # as likely as the second
+    answer = {"choices": [{"prompt_logprobs": said}]}
+    found = read_scores(answer, [4, 7, 2, 9], [1, 2, 3], 2)
+    assert isinstance(found, list)
+    assert [f.ids for f in found] == [[1, 2]] * 3
+    assert [f.own for f in found] == [-5.0, -2.0, -2.0]
+
+
+@pytest.mark.parametrize("answer", [None, 3, "words", [], {}, {"choices": 3}, {"choices": [3]}])
+def test_an_answer_of_any_form_is_a_failure_and_no_crash(answer: Any) -> None:
+    assert "prompt_logprobs" in str(read_scores(answer, [1, 2], [1], 1))
+    assert "completion" in str(read_samples(answer, 1, 1))
+    for entries in ([None], [None, None], [None, {}], [None, {"2": {}}], [None, {"2": 1}]):
+        said = {"choices": [{"prompt_logprobs": entries}]}
+        assert not isinstance(read_scores(said, [1, 2], [1], 1), list)

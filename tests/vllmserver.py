@@ -1,0 +1,228 @@
+"""A small server on loopback around a real model, which answers as vLLM's does, or fails as told.
+
+Serves POST /v1/completions with `prompt_logprobs` or sampled tokens, GET /v1/models, and POST
+/tokenize; checks key, model, token ids, lengths and --max-logprobs as vLLM does, with its messages.
+Probabilities come from the model's own logits at temperature 1, in one plain pass a prompt.
+Left out: generating more than one token, text prompts in lists, streaming.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conftest import make_model, make_tokenizer
+
+MODEL = "toy-expert"
+
+
+class VllmServer(ThreadingHTTPServer):
+    """`requests`: (Authorization header, body) of each completion request, in the order they came.
+
+    faults: taken one a request, in order; `always`: for every request that has none; `broken`:
+    a function of the body that says which fault it gets, if any.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, model: Any, tokenizer: Any, key: str | None, max_logprobs: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.model, self.tokenizer, self.key = model.eval(), tokenizer, key
+        self.max_logprobs, self.max_model_len = max_logprobs, 20_000
+        self.knows_tokenize = True
+        self.faults: list[str] = []
+        self.always: str | None = None
+        self.broken: Any = lambda body: None
+        self.requests: list[tuple[str | None, dict[str, Any]]] = []
+        self.lock = threading.Lock()
+        self.closing = threading.Event()
+        self.draws = torch.Generator().manual_seed(0)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hung up are part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: VllmServer
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing on stderr."""
+
+    def do_GET(self) -> None:
+        card = {"id": MODEL, "object": "model", "max_model_len": self.server.max_model_len}
+        self._send(200, {"object": "list", "data": [card]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        if self.path == "/tokenize" and server.knows_tokenize:
+            tokens = server.tokenizer(body["prompt"], add_special_tokens=False)["input_ids"]
+            return self._send(200, {"count": len(tokens), "tokens": tokens})
+        if self.path != "/v1/completions":
+            return self._send(404, {"detail": "Not Found"})
+        with server.lock:
+            server.requests.append((self.headers["Authorization"], body))
+            fault = server.broken(body) or (server.faults.pop(0) if server.faults else None)
+            fault = fault or server.always
+        if fault in ("400", "429", "500", "503"):
+            return self._error(int(fault), "no")
+        if fault == "drop":
+            self.close_connection = True
+            return None
+        if fault == "hang":
+            server.closing.wait(30)
+            self.close_connection = True
+            return None
+        if complaint := self._complaint(body):
+            return self._error(*complaint)
+        with server.lock:
+            answer = completions(server, body)
+        return self._send(200, spoiled(answer, fault) if fault else answer)
+
+    def _complaint(self, body: dict[str, Any]) -> tuple[int, str] | None:
+        """What vLLM's server would refuse."""
+        server = self.server
+        if server.key and self.headers["Authorization"] != f"Bearer {server.key}":
+            return 401, f"Unauthorized: {self.headers['Authorization']}"
+        if body["model"] != MODEL:
+            return 404, f"The model `{body['model']}` does not exist."
+        k = body.get("prompt_logprobs") or 0
+        if k > server.max_logprobs:
+            return 400, (
+                f"Requested prompt logprobs of {k}, which is greater than max allowed: "
+                f"{server.max_logprobs}"
+            )
+        for ids in prompts_of(server, body):
+            if max(ids) >= server.model.config.vocab_size:
+                return 400, f"Token id {max(ids)} is out of vocabulary"
+            if len(ids) + body["max_tokens"] > server.max_model_len:
+                return 400, f"maximum context length is {server.max_model_len} tokens"
+        return None
+
+    def _error(self, status: int, message: str) -> None:
+        kind = "BadRequestError" if status == 400 else "Error"
+        self._send(status, {"error": {"message": message, "type": kind, "code": status}})
+
+    def _send(self, status: int, body: Any) -> None:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+
+def prompts_of(server: VllmServer, body: dict[str, Any]) -> list[list[int]]:
+    """The prompts as ids: one text, one list of ids, or a list of such lists."""
+    prompt = body["prompt"]
+    if isinstance(prompt, str):
+        return [server.tokenizer(prompt)["input_ids"]]
+    return prompt if isinstance(prompt[0], list) else [prompt]
+
+
+@torch.no_grad()
+def completions(server: VllmServer, body: dict[str, Any]) -> dict[str, Any]:
+    """The API's answer: a choice for each sample of each prompt, prompt-major."""
+    choices: list[dict[str, Any]] = []
+    for ids in prompts_of(server, body):
+        logits = server.model(input_ids=torch.tensor([ids])).logits[0].float()
+        drawn = torch.multinomial(
+            (logits[-1] / body["temperature"]).softmax(-1), body.get("n", 1),
+            replacement=True, generator=server.draws,
+        ).tolist()  # fmt: skip
+        for token in drawn:
+            choice = {
+                "index": len(choices), "text": server.tokenizer.decode([token]),
+                "logprobs": None, "finish_reason": "length", "stop_reason": None,
+                "token_ids": [token] if body.get("return_token_ids") else None,
+                "prompt_logprobs": None,
+            }  # fmt: skip
+            if (k := body.get("prompt_logprobs")) is not None:
+                choice["prompt_logprobs"] = prompt_logprobs(server, ids, logits, k)
+            choices.append(choice)
+    return {"id": "cmpl-1", "object": "text_completion", "model": MODEL, "choices": choices}
+
+
+def prompt_logprobs(server: VllmServer, ids: list[int], logits: Tensor, k: int) -> list[Any]:
+    """None, then for each later token {id: logprob, rank, decoded_token}, its own token first."""
+    logps = logits.log_softmax(-1)
+    found: list[Any] = [None]
+    for before, own in zip(logps[:-1], ids[1:], strict=True):
+        top = before.topk(k)
+        ranks = {own: int((before > before[own]).sum()) + 1}
+        ranks |= {int(i): rank for rank, i in enumerate(top.indices, 1)}
+        found.append(
+            {
+                str(i): {
+                    "logprob": max(float(before[i]), -9999.0),
+                    "rank": rank,
+                    "decoded_token": server.tokenizer.decode([i]),
+                }
+                for i, rank in ranks.items()
+            }
+        )
+    return found
+
+
+def spoiled(answer: dict[str, Any], fault: str) -> Any:
+    """An answer that isn't one."""
+    choice = answer["choices"][0]
+    entries = choice["prompt_logprobs"] or []
+    if fault == "truncated":
+        return json.dumps(answer).encode()[:-40]
+    if fault == "no choices":
+        return answer | {"choices": []}
+    if fault == "short":
+        choice["prompt_logprobs"] = entries[:-1]
+    if fault == "no prompt_logprobs":
+        choice["prompt_logprobs"] = None
+    if fault == "other tokens":  # shifted by one: the prompt's own token isn't in its entry
+        choice["prompt_logprobs"] = [None, *({"0": e.get("0", {"logprob": -1.0})}
+                                             for e in entries[1:])]  # fmt: skip
+    if fault == "few":
+        choice["prompt_logprobs"] = [e and dict(list(e.items())[:1]) for e in entries]
+    if fault in ("logits", "nan", "text"):
+        value = {"logits": 3.5, "nan": float("nan"), "text": "low"}[fault]
+        for entry in entries[1:]:
+            next(iter(entry.values()))["logprob"] = value
+    if fault == "too much":
+        for entry in entries[1:]:
+            for said in entry.values():
+                said["logprob"] = -0.1
+    if fault == "no ids":
+        choice["token_ids"] = None
+    if fault == "two ids":
+        choice["token_ids"] = [3, 4]
+    if fault == "same index":
+        choice["index"] = 1
+    return answer
+
+
+@contextmanager
+def vllm_server(
+    model: Any = None, tokenizer: Any = None, key: str | None = None, max_logprobs: int = 20
+) -> Iterator[VllmServer]:
+    """Around the toy model, unless another is given."""
+    server = VllmServer(
+        make_model() if model is None else model, tokenizer or make_tokenizer(), key, max_logprobs
+    )
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
