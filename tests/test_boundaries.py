@@ -77,6 +77,7 @@ ROOMS = [
     "profiler",
     "training_args",
     "toolset",
+    "equipment",
     "trainer",
     "samplers",
     "evaluate",

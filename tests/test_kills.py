@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -83,11 +82,11 @@ class Timer:
             threading.Timer(self._delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
 
-def chain(folder: Path, seed: int) -> None:
-    """Forks KILLS processes that are killed, one after the other, and one that runs to the end."""
+def chain(folder: Path, seed: int, kills: int) -> None:
+    """Forks processes that are killed, one after the other, and one that runs to the end."""
     draw = random.Random(seed)
     killed = 0
-    while killed < KILLS:
+    while killed < kills:
         part = PARTS[killed % len(PARTS)]
         turn = draw.choice((1, 2)) * (2 if part == "loss" else 1)  # two micro-batches a step
         status = forked(folder, (part, turn, draw.uniform(0, LATEST)))
@@ -115,25 +114,20 @@ def forked(folder: Path, plan: tuple[str, int, float] | None) -> int:
         os._exit(1)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nobody kills."""
-    folder = tmp_path_factory.mktemp("whole")
-    trainer = make_trainer(folder, model=make_model(), **OPTIONS)
-    trainer.train()
-    trainer.save_model(str(folder / "model"))
-    return folder
+def start(folder: Path, seed: int, kills: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, __file__, str(folder), str(seed), str(kills)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=environment() | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
 
 
-def test_two_hundred_kills_change_nothing(tmp_path: Path, whole: Path) -> None:
-    started = {
-        seed: subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path / str(seed)), str(seed)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            env=environment() | {"OMP_NUM_THREADS": "1"},
-        )
-        for seed in CHAINS
-    }  # fmt: skip
+def test_two_hundred_kills_change_nothing(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    undisturbed = start(whole, 0, kills=0)
+    started = {seed: start(tmp_path / str(seed), seed, KILLS) for seed in CHAINS}
+    _, said = undisturbed.communicate()
+    assert undisturbed.returncode == 0, said[-3000:]
     for seed, process in started.items():
         _, said = process.communicate()
         assert process.returncode == 0, said[-3000:]
@@ -153,4 +147,4 @@ def test_two_hundred_kills_change_nothing(tmp_path: Path, whole: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    chain(Path(sys.argv[1]), int(sys.argv[2]))
+    chain(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,17 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "train_loss" not in line]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the processes that are killed: other numbers of threads add up in other orders."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def whole_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
+def whole_runs(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Any]:
     """Stale or not -> the trainer of a run that nobody killed."""
     runs = {}
     for stale, more in ((False, {}), (True, STALE)):
@@ -115,6 +125,7 @@ def test_a_killed_run_resumes_bit_for_bit(
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     trainer = make_trainer(Path(sys.argv[1]), **(OPTIONS | (STALE if len(sys.argv) > 4 else {})))
     # First in line, so that a kill "while saving" comes before the checkpoint's marker.
     trainer.callback_handler.callbacks.insert(0, Kill(sys.argv[2], int(sys.argv[3])))

@@ -27,7 +27,6 @@ from distil.aggregation import ReplayBuffer, add_earlier, earlier_rows
 from distil.assembly import cost_function, observe, replay_loss
 from distil.badsteps import BadSteps
 from distil.batches import BatchBuilder
-from distil.callbacks import CheckpointCallback, MetricsFile, PromptOrder
 from distil.checkpoints import (
     cannot_write,
     checkpoint_step,
@@ -42,43 +41,39 @@ from distil.collect import (
     encode_teacher_prompts,
     refresh_corrections,
 )
-from distil.config import CritiqueConfig
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.encoder import Encoder
-from distil.feedback.critics import Critic
-from distil.feedback.judge import check_judge
+from distil.equipment import (
+    builder_of,
+    callbacks_of,
+    check_elsewhere,
+    critic_of,
+    probe_of,
+    rollout_log_of,
+    set_up_engines,
+    teacher_of,
+)
 from distil.feedback.tools import tool_traces
 from distil.hidden import base_model, check_output_layer
 from distil.markers import find_markers
 from distil.metrics import MetricSums
-from distil.objectives.costs import Cost
 from distil.parts import count, part, turn
-from distil.probe import TeacherProbe, stop_ids
 from distil.processes import ended_elsewhere, from_main
 from distil.prompts import escape_special_tokens
-from distil.rolloutlog import RolloutLog, grading_failed, rollout_records
+from distil.rolloutlog import grading_failed, rollout_records
 from distil.runs import cut_logs
-from distil.selfcritic import SelfCritic, make_critic
-from distil.served.greeting import check_served, check_tokenizer
-from distil.served.teacher import ServedTeacher
 from distil.shards import (
     gathered,
     in_dtype,
     is_sharded,
-    refuse_zero3,
-    set_up_sharding,
-    sum_in_shards,
 )
-from distil.teacher import Teacher, WeightsTeacher, make_teacher
-from distil.toolset import check_tools, guarded
+from distil.toolset import guarded
 from distil.training_args import (
     DistILConfig,
-    as_critique,
     as_objective,
-    as_served,
     checked_arguments,
 )
-from distil.types import Message, Prompt
+from distil.types import Prompt
 
 
 class DistILTrainer(GRPOTrainer):
@@ -113,24 +108,13 @@ class DistILTrainer(GRPOTrainer):
         self._generation_seconds = 0.0
         self._student_tokens: Tensor | int = 0
         self._sums: dict[str, MetricSums] = {"train": MetricSums(), "eval": MetricSums()}
-        check_tools(args, kwargs)
-        if args.critique["by"] == "judge":
-            check_judge(as_critique(args.critique))
-        if args.teacher == "served":
-            check_served(
-                as_served(args.teacher_served), k=as_objective(args.objective).top_k,
-                longest=args.max_teacher_prompt_length + args.max_completion_length,
-            )  # fmt: skip
+        check_elsewhere(args, kwargs)
         super().__init__(
             model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
         )
         self._own_dtype = self.model.dtype
         self.objective = as_objective(args.objective)
-        if self.is_fsdp_enabled:
-            set_up_sharding(self.accelerator.state.fsdp_plugin)
-            sum_in_shards(self.accelerator)
-        if self.is_deepspeed_enabled:
-            refuse_zero3(self.accelerator.state.deepspeed_plugin, self.objective.name)
+        set_up_engines(self)
         given = [] if feedback_funcs is None else feedback_funcs
         self.feedback_funcs = list(given) if isinstance(given, list) else [given]
         if "tools" in args.feedback_order:
@@ -144,74 +128,25 @@ class DistILTrainer(GRPOTrainer):
         cost = cost_function(self.objective)
         if self.objective.name != "grpo":
             check_output_layer(self.model)
-        # Without a cost nobody asks the teacher, so no weights are copied for it.
-        self.teacher = self._make_teacher(args.teacher if cost else "live")
+        self.teacher = teacher_of(self, cost)
         self.replay = ReplayBuffer(self.objective.replay_batches)
-        self.builder = None if cost is None else self._make_builder(cost)
-        self.probe: TeacherProbe | None = None
-        if args.teacher_samples and cost is not None:
-            assert isinstance(self.teacher, WeightsTeacher)  # a served one's samples are refused
-            self.probe = TeacherProbe(
-                self.teacher, self.accelerator, args.teacher_samples, args.teacher_gate,
-                self.max_completion_length, self.temperature, self.processing_class.pad_token_id,
-            )  # fmt: skip
-        self.critic = self._make_critic(as_critique(args.critique))
-        self.rollout_log: RolloutLog | None = None
-        if args.log_rollouts >= 0 and self.accelerator.is_main_process:
-            self.rollout_log = RolloutLog(args.output_dir, args.rollouts_mb)
+        self.builder = builder_of(self, cost)
+        self.probe = probe_of(self, cost)
+        self.critic = critic_of(self, self._escape_text)
+        self.rollout_log = rollout_log_of(self)
         self.bad_steps = BadSteps(
             args.output_dir,
             self.accelerator,
             lambda skipped: self._sums["train"].ratio("steps/skipped", float(skipped), 1),
         )
-        self._add_callbacks()
-
-    def _make_teacher(self, kind: str) -> Teacher:
-        args = self.args
-        if kind == "served":
-            check_tokenizer(as_served(args.teacher_served), self.processing_class)
-            return ServedTeacher(as_served(args.teacher_served))
-        return make_teacher(
-            kind, self.model, args.teacher_ema_rate,
-            later=self.is_fsdp_enabled, device=args.teacher_shadow_device,
-        )  # fmt: skip
-
-    def _make_builder(self, cost: Cost) -> BatchBuilder:
-        return BatchBuilder(
-            self.objective, cost, self.teacher, self.accelerator, self.temperature,
-            self.args.per_device_train_batch_size, stop_ids(base_model(self.model)),
-        )  # fmt: skip
-
-    def _make_critic(self, settings: CritiqueConfig) -> Critic | None:
-        """Who writes critiques, None if nobody does."""
-        student = SelfCritic(
-            self.accelerator, self.encoder.encode_critique, self.encoder.decode,
-            settings.max_tokens, settings.temperature, self.args.max_teacher_prompt_length,
-            self.processing_class.pad_token_id,
-        )  # fmt: skip
-
-        def write(asked: Sequence[list[Message]]) -> list[str | None]:
-            seed = f"{self.args.seed}/{self.state.global_step}"
-            return student.write(self.model, asked, seed)
-
-        return make_critic(settings, write, self._escape_text)
-
-    def _add_callbacks(self) -> None:
-        replay = self.replay if self.objective.replay_batches else None
-        self.add_callback(self.bad_steps)
-        self.add_callback(
-            CheckpointCallback(self.teacher, replay, self.bad_steps, self.accelerator)
-        )
-        self.add_callback(PromptOrder())
-        if self.rollout_log is not None:
-            self.add_callback(MetricsFile(self.args.output_dir))
+        for callback in callbacks_of(self, self.bad_steps):
+            self.add_callback(callback)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As TRL's; True resumes from the last checkpoint that is sound (`distil.checkpoints`)."""
         if resume_from_checkpoint:
-            named = (
-                self.args.output_dir if resume_from_checkpoint is True else resume_from_checkpoint
-            )
+            latest = resume_from_checkpoint is True
+            named = self.args.output_dir if latest else str(resume_from_checkpoint)
             checkpoint = from_main(lambda: complete_checkpoint(named))
             resume_from_checkpoint = str(checkpoint)
             self.teacher.load(checkpoint)
