@@ -18,6 +18,9 @@ BACK_OFF = 1.0
 
 TRIES = 4
 
+DEAD = 4
+"""Requests, at least, that must fail before any is answered for the server to be taken for dead."""
+
 COMPLETIONS = "/completions"
 
 _SILENT = Failure("not asked, as no earlier request was answered")
@@ -41,8 +44,8 @@ def ask_all(
 
     A body is made when its turn comes. A request that failed, or whose answer `read` refuses, is
     made `TRIES` times; not one that would fail again. After as many failures as there are requests
-    at once and no answer, the server is taken for dead. Returns after `settings.deadline` seconds
-    at the latest.
+    at once (`DEAD`, if more) and no answer, the server is taken for dead; requests that it refuses
+    for good don't count. Returns after `settings.deadline` seconds at the latest.
     """
     return run_to_end(_ask_all(settings, count, body, read)) if count else []
 
@@ -78,14 +81,12 @@ async def _ask_all(
     async def one(place: int) -> T | Failure:
         nonlocal answered, failed
         async with gate:
-            if failed >= settings.concurrency and not answered:
+            if failed >= max(settings.concurrency, DEAD) and not answered:
                 return _SILENT
             asked = {"model": settings.model, **body(place)}
             found = await ask(client, settings, asked, lambda given: read(place, given), TRIES)
-            if isinstance(found, Failure):
-                failed += 1
-            else:
-                answered += 1
+            answered += not isinstance(found, Failure)
+            failed += isinstance(found, Failure) and not found.final
             return found
 
     async with open_server(settings) as client:
