@@ -15,12 +15,12 @@ from conftest import environment
 SETTINGS = Path(__file__).parent.parent / "recipes" / "accelerate"
 
 
-def launch(settings: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Two processes under the settings of recipes/accelerate, but in float32."""
+def launch(settings: str, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    """Processes under the settings of recipes/accelerate, but in float32."""
     return subprocess.run(
         [
             sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch",
-            "--config_file", str(SETTINGS / f"{settings}.yaml"), "--num_processes", "2",
+            "--config_file", str(SETTINGS / f"{settings}.yaml"), "--num_processes", str(processes),
             "--mixed_precision", "no", "--main_process_port", "0", *arguments,
         ],
         capture_output=True, text=True, timeout=200,

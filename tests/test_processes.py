@@ -29,6 +29,10 @@ OBJECTIVES: list[dict[str, Any]] = [
 ]
 
 
+SIBLINGS = (1, 2, 3)
+"""Numbers of processes that divide 30 rollouts."""
+
+
 def canned(prompts: list[Any], trainer: Any) -> dict[str, Any]:
     """Completions that depend on the prompt and on the rollout's place in the whole batch only.
 
@@ -48,14 +52,14 @@ def canned(prompts: list[Any], trainer: Any) -> dict[str, Any]:
 def one_step(
     folder: Path, processes: int, accumulation: int = 1, objective: int = 0
 ) -> dict[str, torch.Tensor]:
-    """One optimiser step over 2 prompts x 3 rollouts; rank 0 saves the weights."""
+    """One optimiser step over 2 prompts x 6 rollouts; rank 0 saves the weights."""
     rows = [
         {"prompt": [{"role": "user", "content": f"{'long ' * i}{i} ?"}], "answer": str(i)}
         for i in range(2)
     ]
     trainer = make_trainer(
-        folder, train_dataset=Dataset.from_list(rows), max_steps=1, num_generations=3,
-        per_device_train_batch_size=6 // processes // accumulation,
+        folder, train_dataset=Dataset.from_list(rows), max_steps=1, num_generations=6,
+        per_device_train_batch_size=12 // processes // accumulation,
         gradient_accumulation_steps=accumulation,
         shuffle_dataset=False, rollout_func=canned, optim="sgd", max_grad_norm=1e9,
         objective=OBJECTIVES[objective],
@@ -86,7 +90,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return steps_in_processes(tmp_path_factory.mktemp("processes") / "1", 1)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, 3, 4])
 def test_processes_change_nothing(tmp_path: Path, alone: Path, processes: int) -> None:
     together = steps_in_processes(tmp_path / str(processes), processes)
     start = {n: p for n, p in make_trainer(tmp_path / "start").model.state_dict().items()}
@@ -96,7 +100,8 @@ def test_processes_change_nothing(tmp_path: Path, alone: Path, processes: int) -
         assert max((one[n] - start[n]).abs().max() for n in one) > 1e-4, OBJECTIVES[objective]
         for name, weight in one.items():
             torch.testing.assert_close(many[name], weight, rtol=0, atol=1e-6)
-    check_siblings(alone, together, processes)
+    if processes in SIBLINGS:
+        check_siblings(alone, together, processes)
 
 
 def test_micro_batches_of_the_whole_training_loop_give_one_step(tmp_path: Path) -> None:
@@ -167,6 +172,7 @@ def check_siblings(one: Path, many: Path, processes: int) -> None:
 
 
 if __name__ == "__main__":
-    siblings_and_corrections(Path(sys.argv[1]), int(sys.argv[2]))
+    if int(sys.argv[2]) in SIBLINGS:
+        siblings_and_corrections(Path(sys.argv[1]), int(sys.argv[2]))
     for place in range(len(OBJECTIVES)):
         one_step(Path(sys.argv[1]), int(sys.argv[2]), objective=place)

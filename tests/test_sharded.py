@@ -1,5 +1,6 @@
 """FSDP2 over two processes gives the steps that one process gives, with every teacher."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def train(folder: Path, processes: int) -> None:
             torch.save(weights, folder / case / "resumed.pt")
 
 
+def resume_on(folder: Path, processes: int) -> None:
+    """The last step of each resumed case, from the checkpoint that another number of them wrote."""
+    for case in RESUMED:
+        resumed = a_trainer(folder / case, processes, case)
+        resumed.train(resume_from_checkpoint=str(folder / case / "checkpoint-2"))
+        weights = resumed.accelerator.get_state_dict(resumed.model)
+        if resumed.accelerator.is_main_process:
+            torch.save((weights, resumed.state.global_step), folder / case / "elsewhere.pt")
+
+
 def watch_gradients(trainer: Any) -> None:
     """After each micro-batch they lie in shards, and aren't kept whole until the last one."""
     step = trainer.training_step
@@ -173,6 +184,21 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: tuple[Path, Path], c
         assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
 
 
+def test_a_sharded_checkpoint_is_read_by_another_number_of_processes(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Two wrote it; three go on, and come to where one process comes."""
+    for case in RESUMED:
+        shutil.copytree(runs[1] / case / "checkpoint-2", tmp_path / case / "checkpoint-2")
+    run = launch("fsdp2", __file__, str(tmp_path), "3", processes=3)
+    assert run.returncode == 0, run.stderr[-5000:]
+    for case in RESUMED:
+        weights, steps = torch.load(tmp_path / case / "elsewhere.pt")
+        assert steps == STEPS
+        for name, weight in torch.load(runs[0] / case / "result.pt")[0].items():
+            torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", ["ema", "lora, ema"])
 def test_a_saved_teacher_is_whole_however_it_was_sharded(
     runs: tuple[Path, Path], case: str
@@ -196,5 +222,8 @@ def test_the_model_at_the_end_is_whole_and_loads(runs: tuple[Path, Path], case: 
 
 if __name__ == "__main__":
     shard_on_cpu()
-    train(Path(sys.argv[1]), 2)
-    check_gradient_of_gathered()
+    if len(sys.argv) > 2:
+        resume_on(Path(sys.argv[1]), int(sys.argv[2]))
+    else:
+        train(Path(sys.argv[1]), 2)
+        check_gradient_of_gathered()
