@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from conftest import make_model
 from distil import Feedback
-from distil.config import CritiqueConfig
+from distil.equipment import critic_of
 from distil.errors import FeedbackError, RecipeError
 from distil.feedback import choose_contexts, judge
 from distil.feedback.critics import attempts_in_need
@@ -304,11 +304,11 @@ def test_the_student_writes_critiques_and_its_rollouts_stay_the_same(tmp_path: P
 def test_a_prompt_that_is_too_long_fails_that_critique_only(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, critique=OWN | {"per_step": 8}, **OPTIONS)
     trainer.args.max_teacher_prompt_length = 1
-    long = trainer._make_critic(CritiqueConfig(**OWN))
+    long = critic_of(trainer, trainer._escape_text)
     short = [{"role": "user", "content": "a"}]
     assert long.write([short, short]) == [None, None]
     trainer.args.max_teacher_prompt_length = 400
-    fitting = trainer._make_critic(CritiqueConfig(**OWN))
+    fitting = critic_of(trainer, trainer._escape_text)
     answers = fitting.write([[{"role": "user", "content": "a" * 500}], short])
     assert answers[0] is None
     assert answers[1]
