@@ -77,6 +77,7 @@ ROOMS = [
     "profiler",
     "training_args",
     "toolset",
+    "sharedprompts",
     "equipment",
     "trainer",
     "samplers",

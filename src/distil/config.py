@@ -268,6 +268,8 @@ class RolloutConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    share_prompts: bool = False
+    """Read each prompt once for all of its rollouts (transformers' generate on whole weights)."""
     use_vllm: bool = False
     """Sample with vLLM (the extra `distil[vllm]`) instead of transformers."""
     vllm_mode: VllmMode = "colocate"

@@ -16,6 +16,11 @@ def sampler_faults(rollout: RolloutConfig) -> list[str]:
     default = {f.name: f.default for f in fields(rollout)}
     vllm = [n for n in default if n.startswith("vllm_") and getattr(rollout, n) != default[n]]
     url, server = rollout.vllm_server_base_url, rollout.vllm_mode == "server"
+    if rollout.share_prompts and (rollout.use_vllm or rollout.tools):
+        found.append(
+            "rollout.share_prompts is for transformers' sampling without tools; vLLM shares "
+            "prompts by itself. Leave it out, or use_vllm and tools."
+        )
     if vllm and not rollout.use_vllm:
         found.append(
             f"rollout.{', rollout.'.join(vllm)} would do nothing: rollout.use_vllm is false. Set "

@@ -67,6 +67,7 @@ from distil.shards import (
     in_dtype,
     is_sharded,
 )
+from distil.sharedprompts import check_can_share, with_shared_prompts
 from distil.toolset import guarded
 from distil.training_args import (
     DistILConfig,
@@ -109,9 +110,11 @@ class DistILTrainer(GRPOTrainer):
         self._student_tokens: Tensor | int = 0
         self._sums: dict[str, MetricSums] = {"train": MetricSums(), "eval": MetricSums()}
         check_elsewhere(args, kwargs)
-        super().__init__(
-            model, reward_funcs, args, train_dataset, **guarded(kwargs, self._escape_text)
-        )
+        kwargs = guarded(kwargs, self._escape_text)
+        with with_shared_prompts(args, kwargs) as options:
+            super().__init__(model, reward_funcs, args, train_dataset, **options)
+        if args.share_prompts:
+            check_can_share(self.model)
         self._own_dtype = self.model.dtype
         self.objective = as_objective(args.objective)
         set_up_engines(self)

@@ -269,6 +269,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             temperature=rollout.temperature,
             top_p=rollout.top_p,
             top_k=rollout.top_k,
+            share_prompts=rollout.share_prompts,
             use_vllm=rollout.use_vllm,
             vllm_mode=rollout.vllm_mode,
             vllm_server_base_url=rollout.vllm_server_base_url or None,
