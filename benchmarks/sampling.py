@@ -8,11 +8,11 @@ floors: weights read once a token step at the measured bandwidth, and the produc
 rate. Every completion has 64 tokens, so that the work is equal; with --ends they end where the
 model ends them, and what counts is a batch's seconds.
 
-Sides: trl (transformers' generate as GRPOTrainer calls it), shared (the same, each prompt read once:
-distil.sharedprompts), and ctranslate2 where it is installed (pip install --no-deps ctranslate2).
-Asked for by --only: paged (TRL's use_transformers_continuous_batching, here with a cache of 128
-blocks: left to itself it takes half of a machine's memory at once) and static (generate on a
-compiled static cache).
+Sides: trl (transformers' generate as GRPOTrainer calls it), shared (the same, but each prompt read
+once: distil.sharedprompts), and ctranslate2 where it is installed (pip install --no-deps
+ctranslate2). Asked for by --only: paged (TRL's use_transformers_continuous_batching, here with a
+cache of 128 blocks: left to itself it takes half of a machine's memory at once) and static
+(generate on a compiled static cache).
 """
 
 import argparse
