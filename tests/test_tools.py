@@ -10,7 +10,7 @@ import torch
 from transformers.utils import get_json_schema
 
 from conftest import make_model, make_tokenizer
-from distil import Feedback
+from distil import Feedback, teacherpass
 from distil.checks import check_recipe
 from distil.cli import main
 from distil.config import FeedbackConfig, Recipe, RolloutConfig, TaskConfig
@@ -226,11 +226,14 @@ def test_the_teacher_reads_the_same_tokens_those_of_tools_too(
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(trainer.model.model, "forward", spying)
+    monkeypatch.setattr(teacherpass, "can_share", lambda *_: False)  # each row in one piece
     batch = generation_batch(trainer)
     encode = trainer.processing_class
     for row, text in enumerate(rendered(trainer)):
         completion = batch["completion_ids"][row][batch["completion_mask"][row] > 0].tolist()
-        assert encode(text)["input_ids"] + completion in read
+        whole = encode(text)["input_ids"] + completion
+        scored = (batch["scored"][row] > 0).nonzero()[-1].item() + 1
+        assert whole[: len(whole) - len(completion) + scored - 1] in read
 
 
 def test_traces_become_what_the_teacher_is_shown(tmp_path: Path) -> None:
