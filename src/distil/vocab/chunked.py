@@ -31,7 +31,7 @@ from distil.vocab.logits import (
     wide_dtype,
 )
 from distil.vocab.rows import row_stats, signed_target_, top_k
-from distil.vocab.sums import add_product_, new_sum
+from distil.vocab.sums import LayerSums
 
 
 def gather_logps(
@@ -109,7 +109,7 @@ def topk_logps_and_entropy(
 ) -> tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"], Float[Tensor, " tokens"]]:
     """`topk_logps` and the entropy of each whole row, -sum(p * log p) in nats."""
     form = LogitForm.of(temperature, logit_scale, softcap, chunk)
-    return _topk(hidden, weight, bias, k, form, with_entropy=True)
+    return _topk(hidden, weight, bias, k, form, with_entropy=True)[:3]
 
 
 def topk_and_gather_logps(
@@ -136,10 +136,7 @@ def topk_and_gather_logps(
     form = LogitForm.of(temperature, logit_scale, softcap, chunk)
     check_shapes(hidden, weight, bias)
     check_ids(ids, hidden, weight)
-    at_ids = hidden.new_empty(ids.shape, dtype=wide_dtype(cast(hidden, weight, bias)[0].dtype))
-    logps, top, entropy = _topk(
-        hidden, weight, bias, k, form, with_entropy=True, also=(ids, at_ids)
-    )
+    logps, top, entropy, at_ids = _topk(hidden, weight, bias, k, form, with_entropy=True, also=ids)
     return logps, top, at_ids, entropy
 
 
@@ -168,11 +165,11 @@ def _topk(
     form: LogitForm,
     *,
     with_entropy: bool,
-    also: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`also`: (ids, where to write the log-probabilities at them)."""
+    also: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(top-k, their ids, entropy, log-probabilities at the ids `also`: width 0 without any)."""
     check_shapes(hidden, weight, bias)
-    if not (0 if also else 1) <= k <= len(weight):
+    if not (1 if also is None else 0) <= k <= len(weight):
         raise ValueError(
             f"k is {k}, but a row has {len(weight)} entries, one for each id of the vocabulary: "
             f"choose k from 1 to {len(weight)}."
@@ -181,16 +178,16 @@ def _topk(
     logps = hidden.new_empty(len(hidden), k, dtype=wide_dtype(hidden.dtype))
     ids = torch.empty_like(logps, dtype=torch.int64)
     entropy = logps.new_empty(len(hidden))
+    if also is None:
+        also = ids.new_empty(len(hidden), 0)
+    at_ids = logps.new_empty(also.shape)
     for rows, product in products(hidden, weight, bias, form):
-        at = also[0][rows] if also else None
-        logps[rows], ids[rows], at_ids, entropies = top_k(
-            product, k, form, at, with_entropy=with_entropy
+        logps[rows], ids[rows], at_ids[rows], entropies = top_k(
+            product, k, form, also[rows], with_entropy=with_entropy
         )
-        if also:
-            also[1][rows] = at_ids
         if entropies is not None:
             entropy[rows] = entropies
-    return logps, ids, entropy
+    return logps, ids, entropy, at_ids
 
 
 class _GatherLogps(torch.autograd.Function):
@@ -224,18 +221,12 @@ class _GatherLogps(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, ids, lse = ctx.saved_tensors
-        form, wide = ctx.form, grad.dtype
-        wanted = ctx.needs_input_grad
+        form, wanted = ctx.form, ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
-        grad_weight = new_sum(weight) if wanted[1] else None
-        grad_bias = torch.zeros_like(bias, dtype=wide) if wanted[2] else None
+        sums = LayerSums(weight if wanted[1] else None, bias if wanted[2] else None, form.gain)
         for rows, product in products(hidden, weight, bias, form):
             signed_target_(product, lse[rows], ids[rows], grad[rows], form)
             if grad_hidden is not None:
                 addmm(None, product, weight, form.gain, out=grad_hidden[rows])
-            if grad_weight is not None:
-                add_product_(grad_weight, product, hidden[rows], form.gain)
-            if grad_bias is not None:
-                grad_bias.add_(product.sum(0, dtype=wide), alpha=form.gain)
-        narrow = [None if g is None else g.to(weight.dtype) for g in (grad_weight, grad_bias)]
-        return grad_hidden, *narrow, None, None, None
+            sums.add(product, hidden[rows])
+        return grad_hidden, *sums.gradients(), None, None, None

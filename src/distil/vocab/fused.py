@@ -45,7 +45,7 @@ from distil.vocab.logits import (
     wide_dtype,
 )
 from distil.vocab.rows import row_stats, signed_target_
-from distil.vocab.sums import add_product_, new_sum
+from distil.vocab.sums import LayerSums
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,7 @@ class _FusedLoss(torch.autograd.Function):
         wide = wide_dtype(hidden.dtype)
         wanted = [with_gradient and x for x in ctx.needs_input_grad[:3]]
         grad_hidden = torch.zeros_like(hidden) if wanted[0] else None
-        grad_weight = new_sum(weight) if wanted[1] else None
-        grad_bias = torch.zeros_like(bias, dtype=wide) if wanted[2] and bias is not None else None
+        sums = LayerSums(weight if wanted[1] else None, bias if wanted[2] else None, form.gain)
         total = hidden.new_zeros((), dtype=wide)
         for chunk, states, product in _products(hidden, weight, bias, chunks, form):
             here = chunk.take(ids)
@@ -225,13 +224,8 @@ class _FusedLoss(torch.autograd.Function):
             if grad_hidden is not None:
                 part = addmm(None, product, weight, form.gain, out=torch.empty_like(states))
                 grad_hidden[chunk.rows, chunk.columns] = part
-            if grad_weight is not None:
-                add_product_(grad_weight, product, states, form.gain)
-            if grad_bias is not None:
-                grad_bias.add_(product.sum(0, dtype=wide), alpha=form.gain)
-        ctx.gradients = [
-            None if g is None else g.to(weight.dtype) for g in (grad_hidden, grad_weight, grad_bias)
-        ]
+            sums.add(product, states)
+        ctx.gradients = [grad_hidden, *sums.gradients()]
         return total
 
     @staticmethod

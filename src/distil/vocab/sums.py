@@ -14,14 +14,30 @@ from distil.vocab.logits import wide_dtype
 from distil.vocab.rows import uses_triton
 
 
-def new_sum(like: Tensor) -> Tensor:
-    """Zeros of the shape of a weight or bias, in the dtype in which chunks are added up."""
-    dtype = like.dtype if uses_triton(like) else wide_dtype(like.dtype)
-    return torch.zeros_like(like, dtype=dtype)
+class LayerSums:
+    """The gradients of an output layer's weight and bias (None: not wanted), a chunk at a time."""
+
+    def __init__(self, weight: Tensor | None, bias: Tensor | None, gain: float) -> None:
+        self._like, self._gain = (weight, bias), gain
+        self._weight = None if weight is None else torch.zeros_like(weight, dtype=_dtype(weight))
+        self._bias = None if bias is None else torch.zeros_like(bias, dtype=wide_dtype(bias.dtype))
+
+    def add(self, product: Tensor, states: Tensor) -> None:
+        """Adds gain * product.T @ states, and gain * product's sum over tokens: [tokens, vocab] and
+        [tokens, hidden]."""
+        if self._weight is not None and self._weight.dtype == product.dtype:
+            self._weight.addmm_(product.t(), states, alpha=self._gain)
+        elif self._weight is not None:
+            self._weight.add_(product.t() @ states, alpha=self._gain)
+        if self._bias is not None:
+            self._bias.add_(product.sum(0, dtype=self._bias.dtype), alpha=self._gain)
+
+    def gradients(self) -> list[Tensor | None]:
+        """Of weight and bias, in their own dtypes."""
+        pairs = zip((self._weight, self._bias), self._like, strict=True)
+        return [g if g is None or like is None else g.to(like.dtype) for g, like in pairs]
 
 
-def add_product_(total: Tensor, product: Tensor, states: Tensor, gain: float) -> Tensor:
-    """Adds gain * product.T @ states to it: product [tokens, vocab], states [tokens, hidden]."""
-    if total.dtype == product.dtype:
-        return total.addmm_(product.t(), states, alpha=gain)
-    return total.add_(product.t() @ states, alpha=gain)
+def _dtype(weight: Tensor) -> torch.dtype:
+    """In which chunks of its gradient are added up."""
+    return weight.dtype if uses_triton(weight) else wide_dtype(weight.dtype)
