@@ -17,7 +17,6 @@ checkpoints are rotated out). `alarms.stop` ends the run after that step, saved.
 on problems (`eval.keep_best`).
 """
 
-import json
 import os
 import shutil
 import statistics
@@ -32,7 +31,7 @@ from transformers import TrainerCallback
 from distil.checkpoints import checkpoint_step, complete_checkpoints
 from distil.config import AlarmConfig
 from distil.processes import is_main
-from distil.runs import ALARMS_FILE
+from distil.runs import ALARMS_FILE, append_lines
 
 BEFORE_ALARM = "before-alarm"
 
@@ -136,8 +135,7 @@ class Alarms(TrainerCallback):
             "value": value,
             "at_the_start": start,
         }
-        with (self._folder / ALARMS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_lines(self._folder / ALARMS_FILE, line)
         tqdm.write(
             f"Alarm, step {update // self._updates}: {sign.name}. {sign.figure} is {value:.3g} "
             f"({start:.3g} at the start), {sign.says}, {self._config.patience} logs in a row."

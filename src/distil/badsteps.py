@@ -10,7 +10,7 @@ of a bad step lies in the run's folder:
 Left out: DeepSpeed, which owns its gradients: there the first bad step ends the run.
 """
 
-import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 from distil.errors import TrainingError
+from distil.processes import any_of_them
+from distil.runs import append_lines
 
 RECORDS = "bad-steps"
 IN_A_ROW = 3
@@ -57,14 +59,14 @@ class BadSteps(TrainerCallback):
         """Takes the gradients away if this update is bad on any process."""
         model, step = kwargs["model"], state.global_step + 1
         seen, self._seen = self._seen, []
-        losses = [loss for loss, _ in seen]
-        bad = _not_finite([*losses, *gradients(model).values()], self._accelerator.device)
-        self.skipped = bool(self._accelerator.gather(bad[None]).any())
+        losses, found = [loss for loss, _ in seen], gradients(model)
+        bad = bool(_not_finite([*losses, *found.values()], self._accelerator.device))
+        self.skipped = any_of_them(bad)
         self._told(self.skipped)
         self._in_a_row = self._in_a_row + 1 if self.skipped else 0
         if not self.skipped:
             return
-        record = self._record(step, seen, gradients(model)) if bad else None
+        record = self._record(step, seen, found) if bad else None
         deepspeed = self._accelerator.distributed_type == DistributedType.DEEPSPEED
         if self._in_a_row >= IN_A_ROW or deepspeed:
             raise TrainingError(self._message(step, record))
@@ -89,7 +91,7 @@ class BadSteps(TrainerCallback):
     ) -> Path:
         """Writes the micro-batches with a bad loss (all, if only the gradient is), and a line."""
         losses = [float(loss) for loss, _ in seen]
-        at_fault = [i for i, loss in enumerate(losses) if not torch.isfinite(torch.tensor(loss))]
+        at_fault = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
         tensors = {
             f"{i}/{key}": value.detach().cpu().clone().contiguous()
             for i in at_fault or range(len(seen))
@@ -111,8 +113,7 @@ class BadSteps(TrainerCallback):
             "parameters_in_all": len(names),
             "file": str(file.relative_to(self._folder)),
         }
-        with (self._folder / f"{RECORDS}.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        append_lines(self._folder / f"{RECORDS}.jsonl", line)
         return file
 
 

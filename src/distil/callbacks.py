@@ -1,6 +1,5 @@
 """What happens between steps: teacher, complete checkpoints, metrics, judging, Ctrl-C, progress."""
 
-import json
 import math
 import signal
 import statistics
@@ -21,6 +20,7 @@ from distil.checkpoints import keep_order, mark_complete
 from distil.layout import clock
 from distil.parts import JUDGING, part
 from distil.processes import any_of_them, is_main
+from distil.runs import append_lines
 from distil.teacher import Teacher
 
 METRICS_FILE = "metrics.jsonl"
@@ -43,11 +43,11 @@ class CheckpointCallback(TrainerCallback):
         """The model is sharded by now, if it is to be."""
         self._teacher.begin(kwargs["model"])
 
-    @part("EMA")
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """w <- (1 - rate) w + rate student."""
         if not self._bad_steps.skipped:
-            self._teacher.after_step(kwargs["model"])
+            with part("EMA"):
+                self._teacher.after_step(kwargs["model"])
         if control.should_save and state.is_world_process_zero:
             keep_order(args.output_dir)
 
@@ -71,13 +71,11 @@ class MetricsFile(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """One line: {"step": ..., metric: value, ...}; null for what is no finite number."""
         if state.is_world_process_zero and logs:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             finite = {
                 name: None if isinstance(value, float) and not math.isfinite(value) else value
                 for name, value in logs.items()
             }
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **finite}) + "\n")
+            append_lines(self._path, {"step": state.global_step, **finite})
 
 
 class PromptOrder(TrainerCallback):

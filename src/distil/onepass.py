@@ -16,7 +16,7 @@ from distil.assembly import Assembled, assemble
 from distil.config import ObjectiveConfig
 from distil.objectives.costs import Cost
 from distil.output_layer import output_layer
-from distil.scoring import StudentScores, compare, student_hidden
+from distil.scoring import StudentScores, student_hidden
 from distil.vocab import Chunk, fused_loss
 
 Batch = dict[str, Tensor]
@@ -79,7 +79,7 @@ class _Slices:
         batch, part = self._columns(chunk.part), chunk.part
         rows = len(batch["active"])
         teacher_logps = chunk.take(self._batch["teacher_logps"])
-        costs, agreement = compare(
+        costs, agreement = objectives.compare(
             logps[:, :-1], teacher_logps, self._cost, tail=self._objective.tail
         )
         if self.variance is not None:

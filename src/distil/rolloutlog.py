@@ -20,7 +20,7 @@ from torch import Tensor
 from distil.collect import Collected
 from distil.errors import FeedbackError
 from distil.feedback.correctionfile import problem_key
-from distil.runs import OLD_ROLLOUTS_FILE, ROLLOUTS_FILE, write_text
+from distil.runs import OLD_ROLLOUTS_FILE, ROLLOUTS_FILE, append_lines, write_text
 from distil.scoring import StudentScores
 from distil.types import Prompt
 
@@ -85,12 +85,9 @@ class RolloutLog:
         """Appends the step's records; nothing if they were written already."""
         if not self._records:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._most and self._path.exists() and self._path.stat().st_size >= self._most:
             self._path.replace(self._old)
-        with self._path.open("a", encoding="utf-8") as file:
-            for record in self._records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        append_lines(self._path, *self._records)
         self._records, self._detailed = [], set()
 
 

@@ -153,6 +153,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def append_lines(path: Path, *records: Mapping[str, Any]) -> None:
+    """Adds records to a file of JSON lines, which it makes if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
 def write_text(path: Path, text: str) -> None:
     """As `write_json`, for text."""
     scratch = path.with_name(f".{path.name}.tmp")

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from distil import parts
 from distil.hidden import completion_hidden
-from distil.objectives import append_tail, drop_repeats, renormalise, sampling_variance
-from distil.objectives.costs import NO_PROBABILITY
+from distil.objectives import compare, sampling_variance
 from distil.output_layer import output_layer
 from distil.vocab import gather_logps, gather_logps_and_entropy, topk_logps
 
@@ -81,24 +80,6 @@ def score_student(
     )
 
 
-def compare(
-    student_logps: Float[Tensor, "tokens support"],
-    teacher_logps: Float[Tensor, "tokens support"],
-    cost: Callable[[Tensor, Tensor], Tensor],
-    *,
-    tail: bool,
-) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
-    """(cost, agreement) of each token, over a support closed by a tail or renormalised.
-
-    An id that the teacher's side marks as a repeat (NO_PROBABILITY) counts on neither side.
-    """
-    close = append_tail if tail else renormalise
-    teacher = close(teacher_logps[None])
-    student = close(drop_repeats(student_logps, teacher_logps <= NO_PROBABILITY)[None])
-    overlap = torch.minimum(student.detach().exp(), teacher.exp()).sum(-1)
-    return cost(student, teacher)[0], overlap[0]
-
-
 def student_topk(
     model: Any, base: Any, batch: dict[str, Tensor], *, k: int, temperature: float
 ) -> Int[Tensor, "batch seq support"]:
@@ -108,7 +89,9 @@ def student_topk(
     k = min(k, layer.weight.shape[0])
     hidden = student_hidden(model, base, batch)
     found = topk_logps(hidden[scored], layer.weight, k, **layer.form(temperature))[1]
-    return _put(found.new_zeros(*scored.shape, k), scored, found)
+    ids = found.new_zeros(*scored.shape, k)
+    ids[scored] = found
+    return ids
 
 
 @parts.part("output layer")
@@ -135,9 +118,3 @@ def student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
     parts.count(attention)
     return completion_hidden(model, base, input_ids, attention, batch["completion_ids"].shape[1])
-
-
-def _put(whole: Tensor, where: Tensor, part: Tensor) -> Tensor:
-    """`whole` with `part`'s rows at the positions where `where` is True."""
-    mask = where.view(*where.shape, *[1] * (whole.dim() - 2))
-    return whole.masked_scatter(mask, part.to(whole.dtype))

@@ -24,6 +24,7 @@ Left out: where the log-probabilities come from (`distil.vocab`) and who the tea
 from distil.objectives.costs import (
     COSTS,
     append_tail,
+    compare,
     drop_repeats,
     forward_cross_entropy,
     forward_kl,
@@ -64,6 +65,7 @@ __all__ = [
     "advantage_token_loss",
     "append_tail",
     "better_teacher",
+    "compare",
     "confident_teacher",
     "distil_token_loss",
     "drop_repeats",

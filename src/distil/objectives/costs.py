@@ -113,6 +113,25 @@ def sampling_variance(
     return _weighted(share, (student - mean[..., None]).square()) / (samples - 1)
 
 
+def compare(
+    student_logps: Float[Tensor, "tokens support"],
+    teacher_logps: Float[Tensor, "tokens support"],
+    cost: Cost,
+    *,
+    tail: bool,
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+    """(cost, agreement) of each token, over a support closed by a tail or renormalised.
+
+    agreement is 1 - total variation, without gradient. An id that the teacher's side marks as a
+    repeat (NO_PROBABILITY) counts on neither side.
+    """
+    close = append_tail if tail else renormalise
+    teacher = close(teacher_logps[None])
+    student = close(drop_repeats(student_logps, teacher_logps <= NO_PROBABILITY)[None])
+    overlap = torch.minimum(student.detach().exp(), teacher.exp()).sum(-1)
+    return cost(student, teacher)[0], overlap[0]
+
+
 COSTS: dict[str, Cost] = {
     "forward_cross_entropy": forward_cross_entropy,
     "forward_kl": forward_kl,

@@ -25,15 +25,13 @@ from torch import Tensor
 
 from distil.objectives import (
     Later,
-    append_tail,
+    compare,
     distil_token_loss,
-    drop_repeats,
     forward_cross_entropy,
     later_than,
     masked_mean,
-    renormalise,
 )
-from distil.objectives.costs import NO_PROBABILITY, Cost
+from distil.objectives.costs import Cost
 from distil.objectives.shapes import Mask, PerToken
 from distil.vocab.logits import (
     LogitForm,
@@ -167,14 +165,12 @@ def fused_distil_loss(
     """
     ids = torch.cat([support_ids, sampled_ids[..., None]], -1)
     total = (mask > 0).sum() if count is None else count
-    close = append_tail if tail else renormalise
     later: Later | None = None
 
     def loss_of_chunk(here: Chunk, logps: Tensor, _: Tensor | None) -> Tensor:
         nonlocal later
-        known = here.take(teacher_logps)[None]
-        student = drop_repeats(logps[None, :, :-1], known <= NO_PROBABILITY)
-        costs = here.spread(cost(close(student), close(known))[0], len(mask))
+        each, _ = compare(logps[:, :-1], here.take(teacher_logps), cost, tail=tail)
+        costs = here.spread(each, len(mask))
         active = mask[:, here.part]
         per_token = distil_token_loss(
             costs, here.spread(logps[:, -1], len(mask)), active,
