@@ -27,7 +27,8 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from distil.models import load_model
-from distil.sharedprompts import complete, padded
+from distil.probe import left_padded
+from distil.sharedprompts import complete
 from measuring import product_rate
 
 MODEL = "smollm2-135m-instruct"
@@ -66,7 +67,7 @@ def count(rows: list[list[int]], stops: list[int]) -> int:
 
 def generate(model: Any, rows: list[list[int]], stops: list[int], **more: Any) -> Side:
     """As `GRPOTrainer` calls it: every row padded on the left, one batch to the longest end."""
-    ids, mask = padded(rows, 0, model.device)
+    ids, mask = left_padded(rows, 0, model.device)
     longest, config = ids.shape[1], settings(stops, **more)
 
     def side() -> int:

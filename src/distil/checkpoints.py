@@ -14,7 +14,9 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,6 @@ from distil.errors import RunError
 from distil.runs import write_json
 
 MARKER = "distil_complete.json"
-READ = 2**22
-"""Bytes at a time."""
-
 THREADS = 8
 """Files digested at a time; hashing leaves Python's lock alone."""
 
@@ -146,8 +145,18 @@ def not_written(error: BaseException) -> bool:
     return known and any(words in str(error).lower() for words in SAID)
 
 
-def cannot_write(error: BaseException, folder: str | Path) -> RunError:
-    """What to tell of such an error; nothing that was complete before is lost."""
+@contextmanager
+def disk_faults_told(folder: str | Path) -> Iterator[None]:
+    """Inside, such an error becomes a RunError; nothing that was complete before is lost."""
+    try:
+        yield
+    except Exception as error:
+        if not_written(error):
+            raise _cannot_write(error, folder) from error
+        raise
+
+
+def _cannot_write(error: Exception, folder: str | Path) -> RunError:
     sound = sorted(complete_checkpoints(folder), key=checkpoint_step)
     rest = f"The last complete checkpoint is {sound[-1].name}." if sound else "There is none yet."
     return RunError(
@@ -169,13 +178,10 @@ def _marker(checkpoint: Path) -> dict[str, Any]:
 
 
 def _digest(file: Path, *, sync: bool = False) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
         if sync:
             os.fsync(stream.fileno())
-        while block := stream.read(READ):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(folder: Path) -> None:

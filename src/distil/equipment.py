@@ -16,6 +16,7 @@ from distil.config import CritiqueConfig
 from distil.feedback.critics import Critic
 from distil.feedback.judge import check_judge
 from distil.hidden import base_model
+from distil.metrics import MetricSums
 from distil.objectives.costs import Cost
 from distil.probe import TeacherProbe, stop_ids
 from distil.rolloutlog import RolloutLog
@@ -109,6 +110,15 @@ def rollout_log_of(trainer: Any) -> RolloutLog | None:
     if args.log_rollouts < 0 or not trainer.accelerator.is_main_process:
         return None
     return RolloutLog(args.output_dir, args.rollouts_mb)
+
+
+def bad_steps_of(trainer: Any, sums: MetricSums) -> BadSteps:
+    """Told in the metrics as the share of steps that were skipped."""
+
+    def told(skipped: bool) -> None:
+        sums.ratio("steps/skipped", float(skipped), 1)
+
+    return BadSteps(trainer.args.output_dir, trainer.accelerator, told)
 
 
 def callbacks_of(trainer: Any, bad_steps: BadSteps) -> list[TrainerCallback]:

@@ -98,21 +98,26 @@ def sample(
     From the whole distribution at this temperature, as rollouts are drawn; call it inside
     `teacher.scoring(model)`.
     """
-    longest = max(len(p) for p in prompt_ids)
-    padded = [[pad_token_id] * (longest - len(p)) + p for p in prompt_ids]
-    ids = torch.tensor(padded, device=model.device)
-    attention = torch.tensor(
-        [[0] * (longest - len(p)) + [1] * len(p) for p in prompt_ids], device=model.device
-    )
+    ids, attention = left_padded(prompt_ids, pad_token_id, model.device)
     training = model.training
     model.eval()
     output = model.generate(
         input_ids=ids, attention_mask=attention, do_sample=True, temperature=temperature,
         top_p=1.0, top_k=0, max_new_tokens=max_new_tokens, pad_token_id=pad_token_id,
-    )[:, longest:]  # fmt: skip
+    )[:, ids.shape[1] :]  # fmt: skip
     model.train(training)
     stops = stop_ids(model)
-    return [_until_end(row, stops) for row in output.tolist()]
+    return [until_end(row, stops) for row in output.tolist()]
+
+
+def left_padded(
+    rows: Sequence[list[int]], pad_token_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """[rows, longest] ids padded on the left, and 1 where they are real."""
+    longest = max(map(len, rows))
+    ids = [[pad_token_id] * (longest - len(row)) + row for row in rows]
+    real = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(real, device=device)
 
 
 def stop_ids(model: Any) -> list[int]:
@@ -132,7 +137,7 @@ def group_rates(rewards: Tensor, success: float, group_size: int) -> Tensor:
     return grouped.repeat_interleave(group_size)
 
 
-def _until_end(ids: list[int], stops: Sequence[int]) -> list[int]:
+def until_end(ids: list[int], stops: Sequence[int]) -> list[int]:
     """Up to and with the first end token; all of them if there is none."""
     for place, token in enumerate(ids):
         if token in stops:

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from distil.errors import ModelError, RecipeError
 from distil.hidden import base_model
 from distil.prefixes import can_share
+from distil.probe import left_padded, until_end
 from distil.processes import sharding
 
 
@@ -76,9 +76,7 @@ def shared_prompt_rollouts(prompts: Sequence[Any], trainer: Any) -> dict[str, An
         )
     finally:
         model.train(training)
-    stops = set(trainer.eos_token_ids)
-    ends = [next((i + 1 for i, t in enumerate(row) if t in stops), len(row)) for row in written]
-    completion_ids = [row[:end] for row, end in zip(written, ends, strict=True)]
+    completion_ids = [until_end(row, trainer.eos_token_ids) for row in written]
     return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
 
@@ -87,12 +85,12 @@ def complete(
     model: Any, prompt_ids: Sequence[list[int]], config: Any, pad_token_id: int
 ) -> list[list[int]]:
     """What `model.generate` writes after each prompt, pads after its end included."""
-    ids, mask = padded(prompt_ids, pad_token_id, model.device)
+    ids, mask = left_padded(prompt_ids, pad_token_id, model.device)
     place: dict[tuple[int, ...], int] = {}
     which = [place.setdefault(tuple(prompt), len(place)) for prompt in prompt_ids]
     cache = None
     if min(map(len, place)) > 1 and len(place) < len(prompt_ids):
-        once, real = padded([list(prompt) for prompt in place], pad_token_id, model.device)
+        once, real = left_padded([list(prompt) for prompt in place], pad_token_id, model.device)
         once, real = once[:, :-1], real[:, :-1]  # generate reads each row's last token itself
         cache = model(
             input_ids=once, attention_mask=real, use_cache=True, logits_to_keep=1,
@@ -104,13 +102,3 @@ def complete(
     )
     written: list[list[int]] = output[:, ids.shape[1] :].tolist()
     return written
-
-
-def padded(
-    rows: Sequence[list[int]], pad_token_id: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """[rows, longest] ids padded on the left, and 1 where they are real."""
-    longest = max(map(len, rows))
-    ids = [[pad_token_id] * (longest - len(row)) + list(row) for row in rows]
-    real = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(ids, device=device), torch.tensor(real, device=device)

@@ -25,14 +25,8 @@ from trl import GRPOTrainer
 
 from distil.aggregation import ReplayBuffer, add_earlier, earlier_rows
 from distil.assembly import cost_function, observe, replay_loss
-from distil.badsteps import BadSteps
 from distil.batches import BatchBuilder
-from distil.checkpoints import (
-    cannot_write,
-    checkpoint_step,
-    complete_checkpoint,
-    not_written,
-)
+from distil.checkpoints import checkpoint_step, complete_checkpoint, disk_faults_told
 from distil.collect import (
     Collected,
     FeedbackFunc,
@@ -44,6 +38,7 @@ from distil.collect import (
 from distil.demonstrations import add_demonstrations, demonstration_loss
 from distil.encoder import Encoder
 from distil.equipment import (
+    bad_steps_of,
     builder_of,
     callbacks_of,
     check_elsewhere,
@@ -137,11 +132,7 @@ class DistILTrainer(GRPOTrainer):
         self.probe = probe_of(self, cost)
         self.critic = critic_of(self, self._escape_text)
         self.rollout_log = rollout_log_of(self)
-        self.bad_steps = BadSteps(
-            args.output_dir,
-            self.accelerator,
-            lambda skipped: self._sums["train"].ratio("steps/skipped", float(skipped), 1),
-        )
+        self.bad_steps = bad_steps_of(self, self._sums["train"])
         for callback in callbacks_of(self, self.bad_steps):
             self.add_callback(callback)
 
@@ -157,12 +148,8 @@ class DistILTrainer(GRPOTrainer):
                 self.replay.load(checkpoint, self.accelerator.process_index)
             if self.accelerator.is_main_process:
                 cut_logs(self.args.output_dir, checkpoint_step(checkpoint))
-        try:
+        with disk_faults_told(self.args.output_dir):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        except Exception as error:
-            if not_written(error):
-                raise cannot_write(error, self.args.output_dir) from error
-            raise
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As TRL's; shards are gathered, but for a checkpoint, which has them already.
@@ -195,10 +182,10 @@ class DistILTrainer(GRPOTrainer):
             folder, step = self.args.output_dir, self.state.global_step + 1
             raise grading_failed(error, folder, step, prompts, completions) from error
         refresh_corrections(self.feedback_funcs, from_main, self._sums[self._mode])
-        count, first = len(prompts), self.accelerator.process_index * len(prompts)
+        own, first = len(prompts), self.accelerator.process_index * len(prompts)
         self._collected = collect_feedback(
             inputs, prompts, completions, completion_ids_list,
-            rewards=self._weighted_rewards(per_func)[first : first + count].tolist(),
+            rewards=self._weighted_rewards(per_func)[first : first + own].tolist(),
             feedback_funcs=self.feedback_funcs,
             order=self.args.feedback_order,
             combine=self.args.feedback_combine,
