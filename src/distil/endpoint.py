@@ -7,12 +7,15 @@ isn't imported before it's used.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Coroutine
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from distil.errors import RecipeError
+
+T = TypeVar("T")
 
 AGAIN = (408, 409, 425, 429)
 """Statuses below 500 that may be others the next time; every one from 500 on may."""
@@ -93,6 +96,49 @@ async def _answer(client: Any, timeout: float, call: Awaitable[Any]) -> Any:
         return Failure(type(error).__name__)
     except (ValueError, RecursionError):
         return Failure("no JSON in the answer")
+
+
+async def tried(
+    attempt: Callable[[], Awaitable[T | Failure]], tries: int, back_off: float
+) -> T | Failure:
+    """The first answer that is none of the failures that may be others the next time.
+
+    Before the second try it waits `back_off` seconds, doubled for each later one, and up to as
+    many again at random, so that a crowd doesn't return as one.
+    """
+    answer: T | Failure = Failure("never asked")
+    for again in range(tries):
+        if again:
+            await asyncio.sleep(back_off * 2 ** (again - 1) * (1 + random.random()))
+        answer = await attempt()
+        if not isinstance(answer, Failure) or answer.final:
+            break
+    return answer
+
+
+async def all_within(
+    client: Any,
+    calls: Sequence[Callable[[], Coroutine[Any, Any, T | Failure]]],
+    *,
+    concurrency: int,
+    deadline: float,
+) -> list[T | Failure]:
+    """What every call came to, so many at a time; a Failure for those still under way after
+    `deadline` seconds. The client is closed then. What a call raises is raised here, too.
+    """
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(call: Callable[[], Coroutine[Any, Any, T | Failure]]) -> T | Failure:
+        async with gate:
+            return await call()
+
+    async with client:
+        tasks = [asyncio.create_task(one(call)) for call in calls]
+        _, late = await asyncio.wait(tasks, timeout=deadline)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)  # until each has let its request go
+    return [Failure("deadline passed") if task in late else task.result() for task in tasks]
 
 
 async def model_names(client: Any, timeout: float) -> list[str]:

@@ -5,15 +5,22 @@ critiques concerned, not the run; one warning a batch says what it was. Before a
 raises instead. Left out: what is asked (`distil.prompts`), reading it (`distil.feedback.critique`).
 """
 
-import asyncio
 import logging
-import random
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from distil.config import CritiqueConfig
-from distil.endpoint import Failure, model_names, open_client, request, run_to_end
+from distil.endpoint import (
+    Failure,
+    all_within,
+    model_names,
+    open_client,
+    request,
+    run_to_end,
+    tried,
+)
 from distil.errors import FeedbackError, perhaps
 from distil.prompts import JUDGE_GREETING
 from distil.types import Message
@@ -32,7 +39,11 @@ def ask_judge(conversations: Sequence[list[Message]], settings: CritiqueConfig) 
     """
     if not conversations:
         return []
-    found = run_to_end(_ask_all(_client(settings), conversations, settings))
+    client = _client(settings)
+    calls = [partial(_ask, client, messages, settings) for messages in conversations]
+    found = run_to_end(
+        all_within(client, calls, concurrency=settings.concurrency, deadline=settings.deadline)
+    )
     failures = Counter(str(answer) for answer in found if isinstance(answer, Failure))
     if failures:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in failures.most_common())
@@ -71,33 +82,9 @@ def check_judge(settings: CritiqueConfig) -> None:
     )
 
 
-async def _ask_all(
-    client: Any, conversations: Sequence[list[Message]], settings: CritiqueConfig
-) -> list[str | Failure]:
-    """Every answer that was there before the deadline."""
-    gate = asyncio.Semaphore(settings.concurrency)
-
-    async def one(messages: list[Message]) -> str | Failure:
-        async with gate:
-            return await _ask(client, messages, settings)
-
-    async with client:
-        tasks = [asyncio.create_task(one(messages)) for messages in conversations]
-        _, late = await asyncio.wait(tasks, timeout=settings.deadline)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)  # until each has let its request go
-    # result() raises if this file has a bug: whatever the judge did is a Failure by now.
-    return [Failure("deadline passed") if task in late else task.result() for task in tasks]
-
-
 async def _ask(client: Any, messages: list[Message], settings: CritiqueConfig) -> str | Failure:
     """One answer, tried for twice where the second time may be better than the first."""
-    answer = await _try(client, messages, settings)
-    if isinstance(answer, str) or answer.final:
-        return answer
-    await asyncio.sleep(BACK_OFF * (1 + random.random()))  # so that a crowd doesn't return as one
-    return await _try(client, messages, settings)
+    return await tried(lambda: _try(client, messages, settings), 2, BACK_OFF)
 
 
 async def _try(client: Any, messages: list[Message], settings: CritiqueConfig) -> str | Failure:

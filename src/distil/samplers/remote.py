@@ -6,14 +6,13 @@ chat_template_kwargs where they are set. A request that fails for good ends the 
 """
 
 import asyncio
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from distil.config import EvalConfig, Thinking
 from distil.encoder import template_options
-from distil.endpoint import Failure, model_names, open_client, request, run_to_end
+from distil.endpoint import Failure, model_names, open_client, request, run_to_end, tried
 from distil.errors import ModelError, perhaps
 from distil.prompts import JUDGE_GREETING
 from distil.samplers import Sample, SamplerConfig, as_messages, seed_of
@@ -94,20 +93,17 @@ class RemoteSampler:
         extra: dict[str, Any] = {"top_k": settings.top_k} if settings.top_k else {}
         if self._options:
             extra["chat_template_kwargs"] = self._options
-        answer: Sample | Failure = Failure("never asked")
-        for again in range(tries):
-            if again:  # at a random moment, so that a crowd doesn't return as one
-                await asyncio.sleep(BACK_OFF * 2 ** (again - 1) * (1 + random.random()))
+
+        async def attempt_once() -> Sample | Failure:
             given = await request(
                 client, self._wanted.timeout,
                 model=self._model, messages=as_messages(prompt), max_tokens=length,
                 temperature=settings.temperature, top_p=settings.top_p,
                 seed=seed_of(settings.seed, attempt), extra_body=extra,
             )  # fmt: skip
-            answer = given if isinstance(given, Failure) else _read(given)
-            if isinstance(answer, Sample) or answer.final:
-                break
-        return answer
+            return given if isinstance(given, Failure) else _read(given)
+
+        return await tried(attempt_once, tries, BACK_OFF)
 
     async def _greet(self, client: Any) -> None:
         """One short request, so that an endpoint that can't work is refused before sampling."""

@@ -3,13 +3,12 @@
 What can't be had is a `Failure`, as data; nothing here raises because of what a server does.
 """
 
-import asyncio
-import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from distil.config import ServedConfig
-from distil.endpoint import Failure, open_client, post, run_to_end
+from distil.endpoint import Failure, all_within, open_client, post, run_to_end, tried
 
 T = TypeVar("T")
 
@@ -47,7 +46,25 @@ def ask_all(
     at once (`DEAD`, if more) and no answer, the server is taken for dead; requests that it refuses
     for good don't count. Returns after `settings.deadline` seconds at the latest.
     """
-    return run_to_end(_ask_all(settings, count, body, read)) if count else []
+    if not count:
+        return []
+    client, answered, failed = open_server(settings), 0, 0
+
+    async def one(place: int) -> T | Failure:
+        nonlocal answered, failed
+        if failed >= max(settings.concurrency, DEAD) and not answered:
+            return _SILENT
+        asked = {"model": settings.model, **body(place)}
+        found = await ask(client, settings, asked, lambda given: read(place, given), TRIES)
+        answered += not isinstance(found, Failure)
+        failed += isinstance(found, Failure) and not found.final
+        return found
+
+    calls = [partial(one, place) for place in range(count)]
+    found: list[T | Failure] = run_to_end(
+        all_within(client, calls, concurrency=settings.concurrency, deadline=settings.deadline)
+    )
+    return found
 
 
 async def ask(
@@ -58,42 +75,9 @@ async def ask(
     tries: int,
 ) -> T | Failure:
     """One answer, read, or the last try's Failure."""
-    answer: T | Failure = Failure("never asked")
-    for again in range(tries):
-        if again:  # at a random moment, so that a crowd doesn't return as one
-            await asyncio.sleep(BACK_OFF * 2 ** (again - 1) * (1 + random.random()))
+
+    async def attempt() -> T | Failure:
         given = await post(client, COMPLETIONS, settings.timeout, body)
-        answer = given if isinstance(given, Failure) else read(given)
-        if not isinstance(answer, Failure) or answer.final:
-            break
-    return answer
+        return given if isinstance(given, Failure) else read(given)
 
-
-async def _ask_all(
-    settings: ServedConfig,
-    count: int,
-    body: Callable[[int], dict[str, Any]],
-    read: Callable[[int, Any], T | Failure],
-) -> list[T | Failure]:
-    gate = asyncio.Semaphore(settings.concurrency)
-    answered = failed = 0
-
-    async def one(place: int) -> T | Failure:
-        nonlocal answered, failed
-        async with gate:
-            if failed >= max(settings.concurrency, DEAD) and not answered:
-                return _SILENT
-            asked = {"model": settings.model, **body(place)}
-            found = await ask(client, settings, asked, lambda given: read(place, given), TRIES)
-            answered += not isinstance(found, Failure)
-            failed += isinstance(found, Failure) and not found.final
-            return found
-
-    async with open_server(settings) as client:
-        tasks = [asyncio.create_task(one(place)) for place in range(count)]
-        _, late = await asyncio.wait(tasks, timeout=settings.deadline)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)  # until each has let its request go
-    # result() raises if this package has a bug: whatever the server did is a Failure by now.
-    return [Failure("deadline passed") if task in late else task.result() for task in tasks]
+    return await tried(attempt, tries, BACK_OFF)
