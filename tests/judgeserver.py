@@ -5,18 +5,17 @@ an unknown model. An answer is a text, or the whole response. `faults` are taken
 order; then it is well again.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import torch
 
 from conftest import make_model, make_tokenizer
 from distil.probe import sample
+from loopback import LoopbackHandler, LoopbackServer, serving
 
 MODEL = "toy-judge"
 KEY = "sk-secret-of-the-test"
@@ -39,41 +38,22 @@ def toy_answer(body: dict[str, Any]) -> str:
     return str(tokenizer.decode(written, skip_special_tokens=True))
 
 
-class JudgeServer(ThreadingHTTPServer):
-    """`requests`: (Authorization header, body) of each call, in the order they came."""
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64  # on a busy machine five would turn connections away
+class JudgeServer(LoopbackServer):
+    """`answer`: what it says to a body."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], Any], key: str | None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer, self.key = answer, key
-        self.faults: list[str] = []
-        self.always: str | None = None
-        self.requests: list[tuple[str | None, dict[str, Any]]] = []
-        self.lock = threading.Lock()
-        self.closing = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hung up are part of the tests."""
+        super().__init__(_Handler, key)
+        self.answer = answer
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     server: JudgeServer
 
-    def log_message(self, *args: Any) -> None:
-        """Nothing on stderr."""
-
     def do_GET(self) -> None:
-        self._send(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        self.send(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.read_body()
         server = self.server
         with server.lock:
             server.requests.append((self.headers["Authorization"], body))
@@ -86,20 +66,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any]) -> None:
         if self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}":
             given = self.headers["Authorization"]
-            return self._send(401, {"error": {"message": f"Incorrect API key provided: {given}"}})
+            return self.send(401, {"error": {"message": f"Incorrect API key provided: {given}"}})
         if body["model"] != MODEL:
-            return self._send(404, {"error": {"message": f"The model {body['model']} isn't here"}})
+            return self.send(404, {"error": {"message": f"The model {body['model']} isn't here"}})
         said = self.server.answer(body)
-        return self._send(200, said if isinstance(said, dict) else completion(said))
+        return self.send(200, said if isinstance(said, dict) else completion(said))
 
     def _fail(self, fault: str) -> None:
         if fault in ("400", "429", "500", "503"):
-            self._send(int(fault), {"error": {"message": "no"}})
-        elif fault == "drop":
-            self.close_connection = True
-        elif fault == "hang":
-            self.server.closing.wait(30)
-            self.close_connection = True
+            self.send(int(fault), {"error": {"message": "no"}})
+        elif self.silent(fault):
+            pass
         elif fault == "dribble":
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
@@ -108,15 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
             while not self.server.closing.wait(0.05):
                 self.wfile.write(b" ")
         else:
-            self._send(200, BODIES[fault])
-
-    def _send(self, status: int, body: Any) -> None:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
+            self.send(200, BODIES[fault])
 
 
 def completion(text: Any) -> dict[str, Any]:
@@ -154,13 +123,5 @@ BODIES: dict[str, Any] = {
 def judge_server(
     answer: Callable[[dict[str, Any]], Any] = toy_answer, key: str | None = None
 ) -> Iterator[JudgeServer]:
-    server = JudgeServer(answer, key)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(JudgeServer(answer, key)) as server:
         yield server
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -7,88 +7,63 @@ Left out: generating more than one token, text prompts in lists, streaming.
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from conftest import make_model, make_tokenizer
+from loopback import LoopbackHandler, LoopbackServer, serving
 
 MODEL = "toy-expert"
 
 
-class VllmServer(ThreadingHTTPServer):
+class VllmServer(LoopbackServer):
     """`requests`: (Authorization header, body) of each completion request, in the order they came.
 
     faults: taken one a request, in order; `always`: for every request that has none; `broken`:
     a function of the body that says which fault it gets, if any.
     """
 
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-
     def __init__(self, model: Any, tokenizer: Any, key: str | None, max_logprobs: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.model, self.tokenizer, self.key = model.eval(), tokenizer, key
+        super().__init__(_Handler, key)
+        self.model, self.tokenizer = model.eval(), tokenizer
         self.max_logprobs, self.max_model_len = max_logprobs, 20_000
         self.knows_tokenize = True
-        self.faults: list[str] = []
-        self.always: str | None = None
         self.broken: Any = lambda body: None
-        self.requests: list[tuple[str | None, dict[str, Any]]] = []
-        self.lock = threading.Lock()
-        self.closing = threading.Event()
         self.draws = torch.Generator().manual_seed(0)
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hung up are part of the tests."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     server: VllmServer
-
-    def log_message(self, *args: Any) -> None:
-        """Nothing on stderr."""
 
     def do_GET(self) -> None:
         card = {"id": MODEL, "object": "model", "max_model_len": self.server.max_model_len}
-        self._send(200, {"object": "list", "data": [card]})
+        self.send(200, {"object": "list", "data": [card]})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.read_body()
         server = self.server
         if self.path == "/tokenize" and server.knows_tokenize:
             tokens = server.tokenizer(body["prompt"], add_special_tokens=False)["input_ids"]
-            return self._send(200, {"count": len(tokens), "tokens": tokens})
+            return self.send(200, {"count": len(tokens), "tokens": tokens})
         if self.path != "/v1/completions":
-            return self._send(404, {"detail": "Not Found"})
+            return self.send(404, {"detail": "Not Found"})
         with server.lock:
             server.requests.append((self.headers["Authorization"], body))
             fault = server.broken(body) or (server.faults.pop(0) if server.faults else None)
             fault = fault or server.always
         if fault in ("400", "429", "500", "503"):
             return self._error(int(fault), "no")
-        if fault == "drop":
-            self.close_connection = True
-            return None
-        if fault == "hang":
-            server.closing.wait(30)
-            self.close_connection = True
+        if self.silent(fault):
             return None
         if complaint := self._complaint(body):
             return self._error(*complaint)
         with server.lock:
             answer = completions(server, body)
-        return self._send(200, spoiled(answer, fault) if fault else answer)
+        return self.send(200, spoiled(answer, fault) if fault else answer)
 
     def _complaint(self, body: dict[str, Any]) -> tuple[int, str] | None:
         """What vLLM's server would refuse."""
@@ -112,15 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _error(self, status: int, message: str) -> None:
         kind = "BadRequestError" if status == 400 else "Error"
-        self._send(status, {"error": {"message": message, "type": kind, "code": status}})
-
-    def _send(self, status: int, body: Any) -> None:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
+        self.send(status, {"error": {"message": message, "type": kind, "code": status}})
 
 
 def prompts_of(server: VllmServer, body: dict[str, Any]) -> list[list[int]]:
@@ -217,12 +184,5 @@ def vllm_server(
     server = VllmServer(
         make_model() if model is None else model, tokenizer or make_tokenizer(), key, max_logprobs
     )
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

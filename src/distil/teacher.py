@@ -148,7 +148,7 @@ class ShadowTeacher(WeightsTeacher):
         if any(p.numel() == 0 and not isinstance(p, DTensor) for p in model.parameters()):
             raise TrainingError(
                 "The frozen and ema teachers copy weights; this model's are elsewhere (ZeRO-3): "
-                "shard it with FSDP2, use the live teacher, or LoRA with lora_off."
+                "shard it with FSDP2, or launch with ZeRO-2 (recipes/accelerate/)."
             )
         reshard(model)
         self._shadow = {
