@@ -190,6 +190,7 @@ WORKERS = (
     "distil.commands.theory.theory",
     "distil.commands.doctor.doctor",
     "distil.compare.compare",
+    "distil.report.report",
 )
 PLACEHOLDERS = {"RECIPE": "recipe.yaml", "RUN": "runs/a-run", "SEED": "1"}
 # Programs of others, which these pages only name.
