@@ -25,7 +25,7 @@ bench: install
 # No --quiet: it hides warnings from --strict. The variable leaves out the theme's advertisement.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "Open site/index.html. Searching needs a server: $(BIN)/mkdocs serve"
+	@echo "Open site/index.html"
 
 install: .venv/installed
 

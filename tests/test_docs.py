@@ -157,6 +157,8 @@ def test_every_field_of_a_recipe_that_the_docs_name_is_there() -> None:
     known = Recipe().as_dict()
     named = 0
     for page in PAGES:
+        if page.name == "method.md":  # its names are functions; test_readme.py looks them up
+            continue
         text = page.read_text(encoding="utf-8")
         for group, path in re.findall(rf"`({'|'.join(known)})\.([a-z_.]+)(?=[`: ])", text):
             place: Any = known[group]
@@ -190,7 +192,6 @@ WORKERS = (
     "distil.commands.theory.theory",
     "distil.commands.doctor.doctor",
     "distil.compare.compare",
-    "distil.report.report",
 )
 PLACEHOLDERS = {"RECIPE": "recipe.yaml", "RUN": "runs/a-run", "SEED": "1"}
 # Programs of others, which these pages only name.
@@ -203,6 +204,7 @@ def dry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]]
     """Runs `distil WORDS` up to where its work would begin."""
     for worker in WORKERS:
         monkeypatch.setattr(worker, lambda *args, **options: 0)
+    monkeypatch.setattr("distil.report.report", lambda *args: tmp_path / "recipe.yaml")
     monkeypatch.chdir(tmp_path)
     for folder in ("recipes", "suites"):
         (tmp_path / folder).symlink_to(PROJECT / folder)

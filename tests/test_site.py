@@ -4,6 +4,7 @@ What a broken link, anchor or forgotten page does is tried on a site of one page
 settings.
 """
 
+import hashlib
 import os
 import re
 import subprocess
@@ -88,6 +89,14 @@ class Fetches(HTMLParser):
             self.inline += data
 
 
+def test_the_search_of_pages_opened_from_a_folder_is_the_published_one(site: Path) -> None:
+    published = "e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609"
+    shim = (site / "assets/iframe-worker.js").read_bytes()
+    assert hashlib.sha256(shim).hexdigest() == published
+    assert 'src="assets/iframe-worker.js"' in (site / "index.html").read_text(encoding="utf-8")
+    assert (site / "search/search_index.js").is_file()
+
+
 def test_every_page_is_built(site: Path) -> None:
     pages = {f.relative_to(DOCS).with_suffix(".html") for f in DOCS.rglob("*.md")}
     assert {f.relative_to(site) for f in site.rglob("*.html")} == pages | {Path("404.html")}
@@ -113,7 +122,7 @@ def test_styles_bring_their_own_fonts_and_pictures(site: Path) -> None:
 
 def test_addresses_in_scripts_are_known_and_belong_to_parts_that_no_page_has(site: Path) -> None:
     loaded = [f for f in site.rglob("*.js") if "lunr" not in f.parts]  # those are other languages'
-    assert len(loaded) == 2
+    assert len(loaded) == 4  # the theme's two, the shim, and the index
     scripts = "".join(f.read_text(encoding="utf-8") for f in loaded)
     assert {a for a in ADDRESS.findall(scripts) if a.startswith("http")} <= set(DORMANT)
     pages = "".join(f.read_text(encoding="utf-8") for f in site.rglob("*.html"))
