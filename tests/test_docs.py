@@ -23,6 +23,7 @@ from conftest import make_model, make_tokenizer
 from distil.checks import check_recipe
 from distil.cli import main
 from distil.config import Recipe
+from distil.evalpresets import EVAL_PRESETS
 from distil.feedback.correctionfile import parse
 from distil.flags import eval_flags
 from distil.presets import PRESETS
@@ -168,9 +169,22 @@ def test_every_field_of_a_recipe_that_the_docs_name_is_there() -> None:
                 assert field in place, f"{page.name}: {group}.{path}"
                 place = place[field]
             named += 1
-        for preset in re.findall(r"--preset ([a-z]+-[a-z-]*[a-z])", text):
-            assert preset in PRESETS or preset.startswith("math-"), f"{page.name}: {preset}"
+        for preset in re.findall(r"--preset ([a-z][a-z0-9-]*)", text):
+            assert preset in {*PRESETS, *EVAL_PRESETS}, f"{page.name}: {preset}"
     assert named > 200
+
+
+def test_the_evidence_for_a_choice_is_what_the_results_say() -> None:
+    """Every figure of choosing.md with two or three decimals is one of a page that it links."""
+    figure = re.compile(r"(?<![\w.])\d?\.\d{2,3}(?![\d.])")
+    text = (DOCS / "choosing.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\((\w+\.md)#", text))
+    assert linked == {"results.md", "theory.md", "log.md"}
+    known = "".join((DOCS / page).read_text(encoding="utf-8") for page in linked)
+    known_figures = {found.lstrip("0") for found in figure.findall(known)}
+    quoted = {found.lstrip("0") for found in figure.findall(text)}
+    assert len(quoted) > 40
+    assert sorted(quoted - known_figures) == []
 
 
 # ---------------------------------------------------------------- commands
