@@ -1,56 +1,60 @@
 """Your own task: a question, a checker in Python, and what the checker says about wrong answers.
 
-    python examples/own_checker.py        # about three minutes on two cores
+    python examples/own_checker.py        # about four minutes on two cores
 
-SmolLM2-135M is asked to write a word in capital letters. The checker grades each answer and writes
-a report on the failed ones; a teacher that reads the report (or a sibling's right answer) scores
-the student's tokens. Judged before and after on words that it isn't trained on.
-Left out: recipes (`distil train`), which have such tasks as a file of problems.
+SmolLM2-135M is asked which number comes after 41. The checker grades each answer and says what is
+wrong with it; a teacher that reads this (or a sibling's right answer) scores the student's tokens.
+Judged before and after on numbers that it isn't trained on. Left out: recipes (`distil train`),
+which have such tasks as a file of problems.
 """
+
+import random
+import re
 
 from datasets import Dataset
 
 from distil import DistILConfig, DistILTrainer, Feedback
 from distil.models import load_model
 
-TEXT = """apple river stone cloud tiger bread chair music paper light green seven table horse
-money water plant night smile train queen house candle garden window silver winter summer doctor
-market bridge forest island orange pencil rocket spider turtle violet yellow"""
-HELD_OUT = 8
+HELD_OUT = 16
 STEPS = 8
+DEMAND = "Reply with only the final answer."
 
 
-def rows(words):
-    question = "Write the word {} in capital letters. Reply with that word only."
+def rows(numbers):
+    """`instruction` closes the teacher's prompt, so that it answers in the form that is graded."""
+    question = "Which number comes after {}? " + DEMAND
     return Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": question.format(w)}], "word": w} for w in words]
+        [
+            {
+                "prompt": [{"role": "user", "content": question.format(n)}],
+                "instruction": DEMAND,
+                "next": n + 1,
+            }
+            for n in numbers
+        ]
     )
 
 
-def check(answer, word):
+def check(answer, right):
     """(right or not, what is wrong)."""
-    said = answer.strip().strip(".\"'*")
-    if said == word.upper():
+    said = re.findall(r"\d+", answer)
+    if said and int(said[-1]) == right:
         return True, None
-    if said.upper() == word.upper():
-        small = ", ".join(dict.fromkeys(c for c in said if c != c.upper()))
-        return False, f"The word is right, but {small} must be a capital letter."
-    if word.upper() in answer:
-        return False, f"{word.upper()} is in it, but something else is, too. Write nothing else."
-    return False, f"That isn't the word. In capital letters {word} is {word.upper()}."
+    what = f"{said[-1]} is wrong." if said else "There is no number in it."
+    return False, f"{what} The final answer is {right}."
 
 
-def reward(completions, word, **columns):
-    return [float(check(c[0]["content"], w)[0]) for c, w in zip(completions, word, strict=True)]
+def reward(completions, next, **columns):
+    return [float(check(c[0]["content"], n)[0]) for c, n in zip(completions, next, strict=True)]
 
 
-def reports(completions, word, **columns):
-    verdicts = [check(c[0]["content"], w) for c, w in zip(completions, word, strict=True)]
+def reports(completions, next, **columns):
+    verdicts = [check(c[0]["content"], n) for c, n in zip(completions, next, strict=True)]
     return [None if right else Feedback(text=why, source="checker") for right, why in verdicts]
 
 
 def main():
-    words = TEXT.split()
     model, tokenizer = load_model("smollm2-135m-instruct")
     args = DistILConfig(
         "runs/own-checker",
@@ -59,11 +63,12 @@ def main():
         per_device_train_batch_size=16,
         gradient_accumulation_steps=2,
         num_generations=4,
-        max_completion_length=12,
+        max_completion_length=24,
         temperature=0.7,
         learning_rate=2e-5,
+        lr_scheduler_type="constant",
         objective={"future": "mean", "future_weight": 0.3, "credit_end": True, "top_k": 20},
-        num_generations_eval=8,
+        num_generations_eval=4,
         per_device_eval_batch_size=64,
         save_strategy="no",
         bf16=False,
@@ -72,19 +77,21 @@ def main():
         logging_steps=1,
         disable_tqdm=True,
     )
+    numbers = list(range(1, 99))
+    random.Random(0).shuffle(numbers)
     trainer = DistILTrainer(
         model,
         reward,
         args,
-        rows(words[:-HELD_OUT]),
-        eval_dataset=rows(words[-HELD_OUT:]),
+        rows(numbers[:-HELD_OUT]),
+        eval_dataset=rows(numbers[-HELD_OUT:]),
         feedback_funcs=reports,
         processing_class=tokenizer,
     )
     before = trainer.evaluate()["eval_reward"]
     trainer.train()
     after = trainer.evaluate()["eval_reward"]
-    print(f"right on {HELD_OUT} held-out words: {before:.2f} before, {after:.2f} after")
+    print(f"right after {HELD_OUT} held-out numbers: {before:.2f} before, {after:.2f} after")
     print("Every token's credit: distil report runs/own-checker")
 
 
