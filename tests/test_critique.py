@@ -21,7 +21,7 @@ from distil.feedback.critique import MAX_STEPS, attempt_steps, read_critique
 from distil.prompts import CUT_MARK, critique_messages
 from distil.types import Rollout
 from judgeserver import KEY, MODEL, JudgeServer, judge_server
-from test_trainer import lines, make_trainer
+from trainertoys import lines, make_trainer
 
 # ---------------------------------------------------------------- steps and reading
 

@@ -14,8 +14,8 @@ from distil.checks import check_recipe
 from distil.flags import eval_flags
 from distil.recipefile import load_recipe
 from distil.training_args import DistILConfig
-from test_trainer import lines
 from tooltoys import make_calling_model, make_tool_tokenizer
+from trainertoys import lines
 
 DOCS = Path(__file__).parent.parent / "docs"
 VALUES = ("Answer checks", "reasoning-gym", "Execution traces", "")

@@ -28,7 +28,7 @@ from distil.objectives import (
     until_first_error,
 )
 from distil.scoring import StudentScores
-from test_trainer import change_objective, generation_batch, gradient, make_trainer
+from trainertoys import change_objective, generation_batch, gradient, make_trainer
 from trees import Tree, make_tree, other_policy
 
 COSTS = [forward_cross_entropy, reverse_kl, jensen_shannon]

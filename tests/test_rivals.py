@@ -25,7 +25,7 @@ from distil.objectives import (
     reverse_kl,
 )
 from distil.scoring import StudentScores
-from test_trainer import (
+from trainertoys import (
     by_length,
     change_objective,
     generation_batch,

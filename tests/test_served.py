@@ -21,7 +21,7 @@ from distil.objectives.costs import NO_PROBABILITY
 from distil.served import asking
 from distil.served.answers import read_samples, read_scores
 from distil.served.teacher import ServedTeacher
-from test_trainer import generation_batch, gradient, lines, make_trainer
+from trainertoys import generation_batch, gradient, lines, make_trainer
 from vllmserver import MODEL, VllmServer, vllm_server
 
 KEY = "sk-secret-of-the-test"

@@ -20,7 +20,8 @@ from distil.feedback.tools import tool_calls, tool_traces, trace_text, transcrip
 from distil.prompts import CUT_MARK
 from distil.toolset import check_model_calls_tools, escaping, load_tools
 from distil.types import Rollout
-from test_trainer import (
+from tooltoys import make_calling_model, make_tool_tokenizer
+from trainertoys import (
     generation_batch,
     gradient,
     lines,
@@ -28,7 +29,6 @@ from test_trainer import (
     plain_gradient,
     rows_of,
 )
-from tooltoys import make_calling_model, make_tool_tokenizer
 
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
