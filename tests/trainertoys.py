@@ -149,3 +149,12 @@ def teacher_texts(trainer: DistILTrainer) -> list[str]:
     return [
         render(r["teacher_prompt"], tokenize=False, add_generation_prompt=True) for r in records
     ]
+
+
+# A batch of rollouts lasts four updates: all but the first see old ones.
+STALE = {
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "steps_per_generation": 4,
+    "num_iterations": 2,
+}
