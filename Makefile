@@ -1,11 +1,12 @@
 # make demo    train a real model with DistIL (about a quarter of an hour on two cores)
 # make test    every check: format, lint, types, tests       make bench    speed and memory
+# make docs    the documentation's site, in site/
 # make clean   remove the environment (runs/ and the model cache stay)
 PYTHON ?= python3
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean install
+.PHONY: demo test check bench docs clean install
 
 demo: install
 	$(BIN)/distil train recipes/demo.yaml --train.output-dir $(RUN)
@@ -20,6 +21,11 @@ check: install
 
 bench: install
 	$(BIN)/python benchmarks/vocab.py
+
+# No --quiet: it hides warnings from --strict. The variable leaves out the theme's advertisement.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html"
 
 install: .venv/installed
 

@@ -159,9 +159,10 @@ def test_a_teacher_is_wrong_that_finds_a_failed_answer_likely() -> None:
 
 def test_a_teacher_is_wrong_that_is_sure_of_another_token_than_the_right_one() -> None:
     tokens = make_tokens(["a", "b", "c"], end=False) | {
-        "teacher_top": [[["a", 0.99]], [["x", 0.8], ["b", 0.1]], [["y", 0.6]]],
+        "teacher_top": [[["a", 0.99]], [["x", 0.8], ["b", 0.1]], [["y", 0.9]]],
+        "logp": [0.0, math.log(0.5), math.log(0.01)],
     }  # fmt: skip
-    assert teacher_doubt(tokens, [0, 1, 2], 1.0) == (0.8, 1)
+    assert teacher_doubt(tokens, [0, 1, 2], 1.0) == (0.4, 1)
     agreed = tokens | {"teacher_top": [[["a", 0.9]], [["b", 0.9]], []]}
     assert teacher_doubt(agreed, [0, 1, 2], 1.0) == (0.0, 0)
 

@@ -2,7 +2,7 @@
 
 Serves POST /v1/completions with `prompt_logprobs` or sampled tokens, GET /v1/models, and POST
 /tokenize; checks key, model, token ids, lengths and --max-logprobs as vLLM does, with its messages.
-Probabilities come from the model's own logits at temperature 1, in one plain pass a prompt.
+Its answers are those of examples/vllm_stand_in.py: the model's own logits, one plain pass a prompt.
 Left out: generating more than one token, text prompts in lists, streaming. `server` is a fixture,
 `served_trainer` a trainer whose teacher it is.
 """
@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from conftest import make_model, make_tokenizer
 from distil import DistILTrainer
 from distil.served import asking
 from loopback import LoopbackHandler, LoopbackServer, serving
 from trainertoys import make_trainer
+from vllm_stand_in import completions, prompts_of
 
 MODEL = "toy-expert"
 
@@ -68,7 +68,7 @@ class _Handler(LoopbackHandler):
         if complaint := self._complaint(body):
             return self._error(*complaint)
         with server.lock:
-            answer = completions(server, body)
+            answer = completions(server.model, server.tokenizer, body, server.draws)
         return self.send(200, spoiled(answer, fault) if fault else answer)
 
     def _complaint(self, body: dict[str, Any]) -> tuple[int, str] | None:
@@ -84,7 +84,7 @@ class _Handler(LoopbackHandler):
                 f"Requested prompt logprobs of {k}, which is greater than max allowed: "
                 f"{server.max_logprobs}"
             )
-        for ids in prompts_of(server, body):
+        for ids in prompts_of(server.tokenizer, body):
             if max(ids) >= server.model.config.vocab_size:
                 return 400, f"Token id {max(ids)} is out of vocabulary"
             if len(ids) + body["max_tokens"] > server.max_model_len:
@@ -94,58 +94,6 @@ class _Handler(LoopbackHandler):
     def _error(self, status: int, message: str) -> None:
         kind = "BadRequestError" if status == 400 else "Error"
         self.send(status, {"error": {"message": message, "type": kind, "code": status}})
-
-
-def prompts_of(server: VllmServer, body: dict[str, Any]) -> list[list[int]]:
-    """The prompts as ids: one text, one list of ids, or a list of such lists."""
-    prompt = body["prompt"]
-    if isinstance(prompt, str):
-        return [server.tokenizer(prompt)["input_ids"]]
-    return prompt if isinstance(prompt[0], list) else [prompt]
-
-
-@torch.no_grad()
-def completions(server: VllmServer, body: dict[str, Any]) -> dict[str, Any]:
-    """The API's answer: a choice for each sample of each prompt, prompt-major."""
-    choices: list[dict[str, Any]] = []
-    for ids in prompts_of(server, body):
-        logits = server.model(input_ids=torch.tensor([ids])).logits[0].float()
-        drawn = torch.multinomial(
-            (logits[-1] / body["temperature"]).softmax(-1), body.get("n", 1),
-            replacement=True, generator=server.draws,
-        ).tolist()  # fmt: skip
-        for token in drawn:
-            choice = {
-                "index": len(choices), "text": server.tokenizer.decode([token]),
-                "logprobs": None, "finish_reason": "length", "stop_reason": None,
-                "token_ids": [token] if body.get("return_token_ids") else None,
-                "prompt_logprobs": None,
-            }  # fmt: skip
-            if (k := body.get("prompt_logprobs")) is not None:
-                choice["prompt_logprobs"] = prompt_logprobs(server, ids, logits, k)
-            choices.append(choice)
-    return {"id": "cmpl-1", "object": "text_completion", "model": MODEL, "choices": choices}
-
-
-def prompt_logprobs(server: VllmServer, ids: list[int], logits: Tensor, k: int) -> list[Any]:
-    """None, then for each later token {id: logprob, rank, decoded_token}, its own token first."""
-    logps = logits.log_softmax(-1)
-    found: list[Any] = [None]
-    for before, own in zip(logps[:-1], ids[1:], strict=True):
-        top = before.topk(k)
-        ranks = {own: int((before > before[own]).sum()) + 1}
-        ranks |= {int(i): rank for rank, i in enumerate(top.indices, 1)}
-        found.append(
-            {
-                str(i): {
-                    "logprob": max(float(before[i]), -9999.0),
-                    "rank": rank,
-                    "decoded_token": server.tokenizer.decode([i]),
-                }
-                for i, rank in ranks.items()
-            }
-        )
-    return found
 
 
 def spoiled(answer: dict[str, Any], fault: str) -> Any:

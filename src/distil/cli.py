@@ -103,7 +103,7 @@ class RunCodeFlags:
     program: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROGRAM")]
     """A Python file, a Markdown file (its last Python block), or - for standard input."""
     tests: str
-    """A JSON file: a list of tests, or one test a line (docs/feedback.md)."""
+    """A JSON file: a list of tests, or one test a line (docs/cookbook/traces.md)."""
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
     level: Literal["auto", "strong", "standard", "unsafe"] = "auto"
     """How it's locked in; auto: as well as this machine can."""

@@ -101,7 +101,8 @@ def striking(tokens: dict[str, Any], reward: float | None) -> Striking | None:
     active = [i for i, on in enumerate(tokens["mask"]) if on]
     costs = {i: tokens["cost"][i] for i in active}
     credits = {i: tokens["credit"][i] for i in active}
-    if not active or None in costs.values() or None in credits.values():
+    logps = [tokens["logp"][i] for i in active]
+    if not active or None in [*costs.values(), *credits.values(), *logps]:
         return None
     peak_at = max(active, key=lambda i: costs[i])
     credit_at = max(active, key=lambda i: abs(credits[i]))
@@ -119,21 +120,22 @@ def teacher_doubt(
 
     In a rollout that failed: exp(mean log teacher(y_t)), the teacher's mean probability of an
     answer that is wrong, shown at the token that it finds likeliest of those the student doubted
-    most. In one that succeeded: the highest probability that it gives to a token other than the one
-    that led to success. None where nobody graded it, or the teacher says no probabilities.
+    most. In one that succeeded: the highest teacher(a) student(y_t) over its tokens, a being the
+    teacher's likeliest where that is another: both were sure, and the student was right. None where
+    nobody graded it, or the teacher says no probabilities.
     """
     if reward is None:
         return None, active[0]
     if reward >= SUCCESS_REWARD:
         against = {
-            i: tokens["teacher_top"][i][0][1]
+            i: tokens["teacher_top"][i][0][1] * math.exp(tokens["logp"][i])
             for i in active
             if tokens["teacher_top"][i] and tokens["teacher_top"][i][0][0] != tokens["text"][i]
         }
         at = max(against, key=lambda i: against[i], default=active[0])
-        return against.get(at, 0.0), at
+        return round(against.get(at, 0.0), 4), at
     said = tokens.get("teacher_logp")
-    if said is None or any(said[i] is None or tokens["logp"][i] is None for i in active):
+    if said is None or any(said[i] is None for i in active):
         return None, active[0]
     at = max(active, key=lambda i: said[i] - tokens["logp"][i])
     return round(math.exp(fmean(said[i] for i in active)), 4), at

@@ -9,7 +9,7 @@ const RANKINGS = {
     about: "By the future credit of a token that is furthest from 0." },
   doubt: { text: "Teacher confident and wrong", field: "doubt", at: "doubt_at",
     about: "Failed answers that the teacher finds likely (its mean probability of a token), and right " +
-      "ones where it was sure of another token." },
+      "ones at whose tokens the student was sure, and the teacher of another one." },
 };
 
 class CreditPart {
