@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from distil.compare.plan import Run
@@ -101,3 +102,23 @@ class Pretend:
     def interrupt(self) -> None:
         """From now on, nothing is trained."""
         self._stopped = True
+
+
+@pytest.fixture(autouse=True)
+def no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a second; the figure's own test draws."""
+    monkeypatch.setattr("distil.compare.report.draw", lambda results, file: None)
+
+
+def better_at_a_tenth(run: Run) -> list[float]:
+    """distil is best at 0.1, grpo at 0.01; the seed moves both a little."""
+    best = {"distil": 0.1, "grpo": 0.01}[run.contender]
+    top = (0.6 if run.contender == "distil" else 0.5) + 0.01 * (run.seed % 100)
+    return [0.2, 0.4, top if run.rate == best else 0.3]
+
+
+def diverges(run: Run) -> list[float]:
+    """grpo's first judged seed diverges, and so does its larger rate."""
+    if run.contender == "grpo" and (run.seed == 0 or run.rate == 0.1):
+        raise ArithmeticError
+    return better_at_a_tenth(run)

@@ -17,7 +17,7 @@ from distil.errors import RunError
 from distil.objectives import masked_mean
 from distil.scoring import StudentScores
 from test_resume import log_lines
-from test_trainer import change_objective, generation_batch, gradient, lines, make_trainer, rows_of
+from trainertoys import change_objective, generation_batch, gradient, lines, make_trainer, rows_of
 
 KEYS = {*PROMPT_KEYS, *COMPLETION_KEYS} - {"score_weight"}  # only there without credit_end
 ALWAYS = KEYS - {"baseline"}

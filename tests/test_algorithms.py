@@ -21,7 +21,7 @@ from distil.config import (
 from distil.errors import RecipeError
 from distil.objectives import COSTS
 from distil.training_args import DistILConfig, as_objective
-from test_trainer import generation_batch, gradient, make_trainer
+from trainertoys import generation_batch, gradient, make_trainer
 
 # ---------------------------------------------------------------- names
 

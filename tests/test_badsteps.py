@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from distil.badsteps import IN_A_ROW, KEPT, BadSteps
 from distil.errors import TrainingError
-from test_trainer import lines, make_trainer
+from trainertoys import lines, make_trainer
 
 
 class Poisoned:

@@ -20,7 +20,7 @@ from distil.checkpoints import (
     not_written,
 )
 from distil.errors import RunError
-from test_trainer import make_trainer
+from trainertoys import make_trainer
 
 
 def checkpoint(folder: Path, step: int, *, complete: bool = True) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from compared import RECIPE, SUITE, Pretend, write_suite
+from compared import RECIPE, SUITE, Pretend, no_figure, write_suite
 from distil.cli import main
 from distil.compare import compare
 from distil.compare.merge import merge
@@ -14,6 +14,8 @@ from distil.compare.suite import load_suite
 from distil.config import Recipe
 from distil.errors import RecipeError, SuiteError
 from distil.presets import PRESETS
+
+__all__ = ["no_figure"]  # a fixture
 
 
 def test_every_rate_is_tuned_on_other_problems_and_judged_on_the_recipes(tmp_path: Path) -> None:
@@ -143,13 +145,6 @@ def test_the_command_says_what_is_wrong_with_a_suite(
 
 
 # ---------------------------------------------------------------- changes over a recipe
-
-
-@pytest.fixture(autouse=True)
-def no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of a second; the figure's own test draws."""
-    monkeypatch.setattr("distil.compare.report.draw", lambda results, file: None)
-
 
 BASE = Recipe().as_dict()
 

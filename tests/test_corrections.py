@@ -16,7 +16,7 @@ from distil.errors import FeedbackError
 from distil.feedback import corrections
 from distil.feedback.correctionfile import Correction, append, parse, problem_key
 from distil.types import Feedback, Prompt
-from test_trainer import lines, make_trainer
+from trainertoys import lines, make_trainer
 
 QUESTION = "What is 2 + 3?"
 

@@ -30,8 +30,8 @@ from distil.presets import PRESETS
 from distil.recipefile import load_recipe
 from docblocks import BLOCKS, DOCS, PAGES, PROJECT, TEXT, Block, commands_of, of_kind
 from judgeserver import KEY, MODEL, judge_server
-from test_trainer import lines
 from tooltoys import make_calling_model, make_tool_tokenizer
+from trainertoys import lines
 
 KINDS = {"python", "yaml", "json", "jsonl", "bash", "console", "commands", TEXT}
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from conftest import environment, make_model
 from test_resume import log_lines
-from test_trainer import make_trainer
+from trainertoys import make_trainer
 
 KILLS = 100
 CHAINS = (1, 2)

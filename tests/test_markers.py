@@ -14,7 +14,7 @@ from distil.collect import Collected, encode_demonstrations, encode_teacher_prom
 from distil.markers import Markers, find_markers, literal_markers
 from distil.prompts import escape_special_tokens, teacher_prompt
 from distil.types import Feedback, Prompt, Rollout, TeacherContext
-from test_trainer import lines, make_trainer
+from trainertoys import lines, make_trainer
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -12,8 +12,7 @@ import torch
 from distil import onepass, vocab
 from distil.assembly import assemble
 from distil.onepass import takes_one_pass
-from test_gates_and_ratios import STALE
-from test_trainer import generation_batch, gradient, make_trainer
+from trainertoys import STALE, generation_batch, gradient, make_trainer
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "distil": {},

@@ -14,7 +14,7 @@ from distil.config import Recipe
 from distil.errors import RecipeError
 from distil.presets import PRESETS, merged
 from distil.recipefile import load_recipe, recipe_from
-from test_trainer import generation_batch, make_trainer, teacher_texts
+from trainertoys import generation_batch, make_trainer, teacher_texts
 
 TOP = 4
 Row = list[list[float]]

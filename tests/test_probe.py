@@ -11,7 +11,7 @@ from distil import Feedback
 from distil.errors import RecipeError
 from distil.objectives import better_teacher
 from distil.probe import group_rates, sample
-from test_trainer import make_trainer
+from trainertoys import make_trainer
 
 NAN = float("nan")
 

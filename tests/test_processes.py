@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from conftest import environment
 from distil.feedback import corrections
-from test_trainer import make_trainer
+from trainertoys import make_trainer
 
 # TRL calls `rollout_func` experimental; only this test, which needs fixed rollouts, uses it.
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"

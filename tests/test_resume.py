@@ -14,7 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from conftest import environment, make_model
-from test_trainer import make_trainer
+from trainertoys import make_trainer
 
 STEPS = 7  # an epoch has 4: some resume in the second one, whose order of prompts is another
 OPTIONS: dict[str, Any] = {

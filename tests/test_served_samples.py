@@ -27,9 +27,8 @@ from distil.scoring import compare
 from distil.served import asking
 from distil.served.answers import read_samples
 from distil.served.teacher import _shares, sampled
-from test_served import other_tokenizer, served_trainer
-from test_trainer import generation_batch, gradient, lines, make_trainer
-from vllmserver import vllm_server
+from trainertoys import generation_batch, gradient, lines, make_trainer
+from vllmserver import other_tokenizer, served_trainer, vllm_server
 
 VOCABULARY, DRAWS, TOKENS = 3, 2, 2
 

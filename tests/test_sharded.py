@@ -21,7 +21,7 @@ from distil.shards import reshard
 from distil.teacher import TEACHER_FILE
 from sharded import launch, shard_on_cpu
 from test_processes import canned
-from test_trainer import make_trainer
+from trainertoys import make_trainer
 
 STEPS = 3
 

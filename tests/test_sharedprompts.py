@@ -9,7 +9,7 @@ import torch
 from conftest import make_model, make_tokenizer
 from distil.errors import ModelError, RecipeError
 from distil.sharedprompts import complete
-from test_trainer import generation_batch, make_trainer
+from trainertoys import generation_batch, make_trainer
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"gradient_checkpointing": True}])

@@ -19,7 +19,7 @@ from distil.objectives import (
     reverse_kl,
 )
 from distil.objectives.costs import NO_PROBABILITY
-from test_trainer import generation_batch, gradient, make_trainer, rows_of, teacher_texts
+from trainertoys import generation_batch, gradient, make_trainer, rows_of, teacher_texts
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 CLOSED = {"tail": append_tail, "renormalised": renormalise}

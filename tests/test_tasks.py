@@ -1,6 +1,5 @@
-"""What is asked and how answers are read and judged, over whole task sets."""
+"""What is asked and how answers are judged, over whole task sets."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,10 +7,9 @@ from reasoning_gym.factory import DATASETS
 
 from distil.config import TaskConfig
 from distil.errors import TaskError
-from distil.feedback.extract import EXTRACTORS, answer_tag, last_line, last_number, whole
-from distil.tasks import Task, load_task, one_by_one
-from distil.tasks.grader import Grader
-from distil.types import SUCCESS_REWARD, Feedback, Problem, completion_text
+from distil.feedback.extract import EXTRACTORS, last_number
+from distil.tasks import Task, load_task
+from distil.types import SUCCESS_REWARD, Feedback, Problem
 
 ONE_DIGIT_SUMS = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 
@@ -220,191 +218,7 @@ def test_a_verifier_that_refuses_its_own_answers_is_refused(
         make(train_size=1, eval_size=0)
 
 
-# ---------------------------------------------------------------- extractors
-
-
-@pytest.mark.parametrize(
-    ("completion", "number"),
-    [
-        ("5", "5"),
-        ("-5", "-5"),
-        ("-5 is the answer", "-5"),
-        ("The answer is 12.", "12"),
-        ("The answer is -12.", "-12"),
-        ("The answer is -12.50, I think", "-12.50"),
-        ("2 + 3 = 5", "5"),
-        ("7-3", "3"),
-        ("7 - 3", "3"),
-        ("7 -3", "-3"),
-        ("7--3", "-3"),
-        ("x1", "1"),
-        ("x-1", "1"),
-        ("(-4)", "-4"),
-        ("1,200", "1200"),
-        ("-1,234,567.8", "-1234567.8"),
-        ("$1,000.", "1000"),
-        ("1,2,3", "3"),
-        ("(3,-4)", "-4"),
-        ("3, 4,", "4"),
-        ("1,2345", "2345"),
-        ("3.14", "3.14"),
-        (".5", ".5"),
-        ("-.5", "-.5"),
-        ("1.2.3", "3"),
-        ("5%", "5"),
-        ("007", "007"),
-        ("six", None),
-        ("", None),
-        ("-.,", None),
-    ],
-)
-def test_the_last_number(completion: str, number: str | None) -> None:
-    assert last_number(completion) == number
-
-
-@pytest.mark.parametrize(
-    ("completion", "line"),
-    [
-        ("5", "5"),
-        ("working\n\n  It is 5. \n \n", "It is 5."),
-        ("a\r\nb", "b"),
-        ("", None),
-        (" \n\t\n", None),
-    ],
-)
-def test_the_last_line(completion: str, line: str | None) -> None:
-    assert last_line(completion) == line
-
-
-@pytest.mark.parametrize(
-    ("completion", "text"),
-    [
-        ("<answer>5</answer>", "5"),
-        ("<answer>4</answer> no: <answer>\n 5 </answer>.", "5"),
-        ("<answer>a\nb</answer>", "a\nb"),
-        ("<answer>5", None),
-        ("<answer>5</answer> or </answer>", "5"),
-        ("<answer>4<answer>5</answer>", "5"),
-        ("5</answer>", None),
-        ("5", None),
-    ],
-)
-def test_the_last_answer_tag(completion: str, text: str | None) -> None:
-    assert answer_tag(completion) == text
-
-
-@pytest.mark.parametrize(("completion", "text"), [(" a\nb \n", "a\nb"), ("", None), (" \n", None)])
-def test_the_whole_completion(completion: str, text: str | None) -> None:
-    assert whole(completion) == text
-
-
 def test_every_extractor_that_a_recipe_may_name_exists() -> None:
     for name in ("last_number", "last_line", "answer_tag", "whole"):
         assert make(extract=name, train_size=1, eval_size=0).read is EXTRACTORS[name]
     assert len(EXTRACTORS) == 4
-
-
-# ---------------------------------------------------------------- the grader
-
-
-class CountingTask:
-    """Right is what equals the problem's answer; counts how often it is asked."""
-
-    instruction = ""
-
-    def __init__(self) -> None:
-        self.train = [Problem("a", "1 + 1", "2"), Problem("b", "2 + 2", "4")]
-        self.heldout = [Problem("c", "3 + 3", "6")]
-        self.asked: list[tuple[str, str]] = []
-
-    def check(self, problem: Problem, completion: str) -> Feedback:
-        self.asked.append((problem.id, completion))
-        if completion == "?":
-            return Feedback(None, "ungraded")
-        return Feedback(float(completion == problem.answer), completion)
-
-    def check_all(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
-        return one_by_one(self.check, problems, completions)
-
-    def read(self, completion: str) -> str | None:
-        return completion
-
-
-def test_each_attempt_is_judged_once_for_reward_and_feedback() -> None:
-    task = CountingTask()
-    grader = Grader(task)
-    batch = {"prompts": ["p"] * 4, "completions": ["2", "3", "4", "3"], "problem_id": list("aabb")}
-    rewards = grader.reward(**batch)
-    verdicts = grader.feedback(**batch, rewards=rewards, completion_ids=[[1]] * 4)
-    assert rewards == [1.0, 0.0, 1.0, 0.0]
-    assert [v.text for v in verdicts] == ["2", "3", "4", "3"]
-    assert task.asked == [("a", "2"), ("a", "3"), ("b", "4"), ("b", "3")]
-
-
-def test_a_batch_is_handed_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = CountingTask()
-    batches: list[list[tuple[str, str]]] = []
-
-    def check_all(problems: Sequence[Problem], completions: Sequence[str]) -> list[Feedback]:
-        batches.append([(p.id, c) for p, c in zip(problems, completions, strict=True)])
-        return one_by_one(task.check, problems, completions)
-
-    monkeypatch.setattr(task, "check_all", check_all)
-    grader = Grader(task)
-    batch = {"prompts": ["p"] * 4, "completions": ["2", "3", "2", "2"], "problem_id": list("abba")}
-    grader.reward(**batch)
-    grader.feedback(**batch)
-    assert batches == [[("a", "2"), ("b", "3"), ("b", "2")]]
-
-
-def test_a_new_batch_is_judged_anew() -> None:
-    task = CountingTask()
-    grader = Grader(task)
-    for _ in range(2):
-        grader.reward(prompts=["p"], completions=["2"], problem_id=["a"])
-    assert task.asked == [("a", "2"), ("a", "2")]
-
-
-def test_a_conversations_completion_is_graded_like_plain_text() -> None:
-    grader = Grader(CountingTask())
-    chat = [{"role": "assistant", "content": "2"}]
-    assert grader.reward(prompts=[[]], completions=[chat], problem_id=["a"]) == [1.0]
-    assert grader.reward(prompts=["p"], completions=["2"], problem_id=["a"]) == [1.0]
-
-
-def test_what_could_not_be_graded_has_reward_none() -> None:
-    grader = Grader(CountingTask())
-    rewards = grader.reward(prompts=["p"] * 2, completions=["?", "2"], problem_id=["a", "a"])
-    assert rewards == [None, 1.0]
-
-
-def test_heldout_problems_can_be_graded_too() -> None:
-    grader = Grader(CountingTask())
-    assert grader.reward(prompts=["p"], completions=["6"], problem_id=["c"]) == [1.0]
-
-
-def test_ids_and_completions_of_unequal_number_are_refused() -> None:
-    grader = Grader(CountingTask())
-    with pytest.raises(ValueError, match="zip"):
-        grader.reward(prompts=["p"] * 2, completions=["2", "2"], problem_id=["a"])
-
-
-@pytest.mark.parametrize(
-    ("completion", "text"),
-    [
-        ("5", "5"),
-        ([{"role": "assistant", "content": "5"}], "5"),
-        ([], ""),
-        ([{"role": "assistant", "content": None}], ""),
-        (
-            [
-                {"role": "assistant", "content": "let me see"},
-                {"role": "tool", "content": "4"},
-                {"role": "assistant", "content": "5"},
-            ],
-            "let me see\n5",
-        ),
-    ],
-)
-def test_only_the_assistants_words_are_the_completion(completion: Any, text: str) -> None:
-    assert completion_text(completion) == text

@@ -12,7 +12,7 @@ import torch
 from conftest import make_model, make_tokenizer, toy_recipe, train
 from distil.errors import ModelError
 from distil.models import load_model
-from test_trainer import make_trainer
+from trainertoys import make_trainer
 
 SECRET = "sk-planted-0123456789abcdef"
 SECRETS = {

@@ -1,10 +1,12 @@
 """A toy model that calls tools: a chat template with calls, and first turns forced to be a call.
 
 The call's tokens are forced one by one inside the model's own `generate`; the turns after it are
-sampled freely. So TRL's whole tool loop runs as with a real model.
+sampled freely. So TRL's whole tool loop runs as with a real model. With it come a tool, an
+environment and a trainer.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from conftest import make_model, make_tokenizer
+from trainertoys import make_trainer
 
 TEMPLATE = (
     "{% if tools %}<|start|>system\ntools"
@@ -92,3 +95,47 @@ def make_calling_model(*scripts: Sequence[str]) -> Any:
 
     model.generate = scripted
     return model
+
+
+def find(word: str) -> str:
+    """Looks a word up.
+
+    Args:
+        word: The word.
+    """
+    if word == "cat":
+        raise ValueError("no <|end|> cat")
+    return f"page of {word}<|end|>"
+
+
+FIRST_TURNS = [["a<call>find word=cat</call>"], ["<call>find word=dog</call>"], ["none"], ["b"]]
+OPTIONS: dict[str, Any] = {"max_completion_length": 90, "log_rollouts": 8}
+
+
+def tool_trainer(folder: Path, *scripts: list[str], **options: Any) -> Any:
+    return make_trainer(
+        folder,
+        model=make_calling_model(*(scripts or FIRST_TURNS)),
+        processing_class=make_tool_tokenizer(),
+        **(OPTIONS | {"tools": [find]} | options),
+    )
+
+
+class Shelf:
+    """An environment: a book to be found, and a reward of its own."""
+
+    def reset(self, answer: str, **row: Any) -> str:
+        self.found: list[str] = []
+        return f" on shelf {answer}.<|end|>"
+
+    def find(self, word: str) -> str:
+        """Looks a word up.
+
+        Args:
+            word: The word.
+        """
+        self.found.append(word)
+        return f"{word} found, {len(self.found)}<|end|>"
+
+    def get_reward(self) -> float:
+        return float(bool(self.found) and self.found[0] == "dog")

@@ -1,7 +1,7 @@
 """Token trees small enough to enumerate: the oracle that the objectives' gradients must equal.
 
 A tree has one row of student logits and one of teacher logits for each prefix. Token 0 may end a
-sequence early. Everything is float64.
+sequence early. Everything is float64. `credit_by_loops` needs no tree: future credit as defined.
 """
 
 import itertools
@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from distil.objectives import forward_cross_entropy, jensen_shannon, reverse_kl
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 
@@ -76,3 +78,25 @@ def other_policy(tree: Tree, seed: int) -> Tree:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(tree.student.shape, generator=generator, dtype=torch.float64)
     return replace(tree, student=logits.requires_grad_())
+
+
+COSTS = [forward_cross_entropy, reverse_kl, jensen_shannon]
+
+
+def averaged(tree: Tree, token_loss: Tensor, behaviour: Tree | None = None) -> Tensor:
+    """Gradient of the token losses' sum, averaged over sequences of the (behaviour) policy."""
+    probability = (behaviour or tree).probability().detach()
+    expected = (probability * token_loss.sum(-1)).sum()
+    return torch.autograd.grad(expected, tree.student, retain_graph=True)[0]
+
+
+def credit_by_loops(cost: Tensor, mask: Tensor, discount: float, *, mean: bool) -> Tensor:
+    """The definition in `future_credit`'s docstring, term by term."""
+    credit = torch.zeros_like(cost)
+    for row in range(len(cost)):
+        sampled = [t for t in range(cost.shape[1]) if mask[row, t]]
+        for place, t in enumerate(sampled):
+            later = sampled[place + 1 :]
+            total = sum(discount**n * float(cost[row, i]) for n, i in enumerate(later))
+            credit[row, t] = total / max(len(later), 1) if mean else total
+    return credit

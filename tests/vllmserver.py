@@ -3,18 +3,24 @@
 Serves POST /v1/completions with `prompt_logprobs` or sampled tokens, GET /v1/models, and POST
 /tokenize; checks key, model, token ids, lengths and --max-logprobs as vLLM does, with its messages.
 Its answers are those of examples/vllm_stand_in.py: the model's own logits, one plain pass a prompt.
-Left out: generating more than one token, text prompts in lists, streaming.
+Left out: generating more than one token, text prompts in lists, streaming. `server` is a fixture,
+`served_trainer` a trainer whose teacher it is.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from conftest import make_model, make_tokenizer
+from distil import DistILTrainer
+from distil.served import asking
 from loopback import LoopbackHandler, LoopbackServer, serving
+from trainertoys import make_trainer
 from vllm_stand_in import completions, prompts_of
 
 MODEL = "toy-expert"
@@ -134,3 +140,30 @@ def vllm_server(
     )
     with serving(server):
         yield server
+
+
+SECONDS = {"timeout": 20.0, "deadline": 30.0}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[VllmServer]:
+    """The student's start model, served; no pauses between tries."""
+    monkeypatch.setattr(asking, "BACK_OFF", 0.001)
+    with vllm_server(max_logprobs=100) as running:
+        yield running
+
+
+def served_trainer(folder: Path, server: VllmServer, **options: Any) -> DistILTrainer:
+    """`make_trainer` with the served teacher; `served` are further fields of it."""
+    served = {"base_url": server.url, "model": MODEL, **SECONDS, **options.pop("served", {})}
+    return make_trainer(folder, teacher="served", teacher_served=served, **options)
+
+
+def other_tokenizer(swap: tuple[str, str]) -> Any:
+    """The toy's, with two tokens' ids exchanged."""
+    tokenizer = make_tokenizer()
+    plain = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocab, (a, b) = plain["model"]["vocab"], swap
+    vocab[a], vocab[b] = vocab[b], vocab[a]
+    tokenizer._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(plain))
+    return tokenizer

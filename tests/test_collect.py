@@ -1,0 +1,175 @@
+"""From graded rollouts to what the teacher is shown, in the trainer: rewards, feedback, contexts.
+
+The choice by itself is tested in `test_feedback.py`, the prompts' text in `test_prompts.py`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distil import Feedback
+from distil.errors import FeedbackError, RecipeError, TrainingError
+from trainertoys import generation_batch, lines, make_trainer
+
+# ---------------------------------------------------------------- rewards
+
+
+def test_nothing_graded_at_all_ends_the_run_and_one_in_eight_is_enough(tmp_path: Path) -> None:
+    trainer = make_trainer(
+        tmp_path, reward_funcs=lambda completions, **_: [None] * len(completions)
+    )
+    with pytest.raises(FeedbackError, match="Not one of this step's 8"):
+        trainer.train()
+
+    def one(completions: list[Any], **columns: Any) -> list[float | None]:
+        return [1.0, *[None] * (len(completions) - 1)]
+
+    trainer = make_trainer(tmp_path / "b", reward_funcs=one, max_steps=1)
+    trainer.train()
+    (log,) = [log for log in trainer.state.log_history if "loss" in log]
+    assert log["feedback/ungraded"] == 7 / 8
+
+
+def broken(completions: list[Any], **columns: Any) -> list[float]:
+    raise KeyError("gold")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reward_funcs": broken}, "step 1 failed with KeyError"),
+        ({"reward_funcs": lambda completions, **c: [1.0]}, "one reward per completion|1 rewards"),
+        ({"reward_funcs": lambda completions, **c: 1.0}, "TypeError"),
+        ({"feedback_funcs": broken}, "'broken' raised KeyError"),
+        ({"feedback_funcs": lambda **c: ["a"]}, "1 answers for 8"),
+        ({"feedback_funcs": lambda completions, **c: [3] * len(completions)}, "returned a int"),
+    ],
+)
+def test_broken_reward_and_feedback_functions_are_named(
+    tmp_path: Path, options: dict[str, Callable[..., Any]], message: str
+) -> None:
+    with pytest.raises(FeedbackError, match=message):
+        make_trainer(tmp_path, **options).train()
+
+
+def test_rollouts_of_a_broken_reward_function_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(FeedbackError, match=r"ungraded\.jsonl"):
+        make_trainer(tmp_path, reward_funcs=broken).train()
+    kept = lines(tmp_path / "ungraded.jsonl")
+    assert len(kept) == 8
+    assert kept[0]["completion"][0]["role"] == "assistant"
+
+
+def test_ungraded_rollouts_are_no_successes_and_are_counted(tmp_path: Path) -> None:
+    def sometimes(completions: list[Any], **columns: Any) -> list[float | None]:
+        return [None if i % 4 == 0 else 1.0 for i in range(len(completions))]
+
+    trainer = make_trainer(tmp_path, reward_funcs=sometimes)
+    trainer.train()
+    log = next(x for x in trainer.state.log_history if "feedback/ungraded" in x)
+    assert log["feedback/ungraded"] == 0.25
+
+
+# ---------------------------------------------------------------- what the teacher is shown
+
+
+def test_siblings_come_before_the_expert_and_from_the_same_group(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, feedback_order=["sibling", "expert"])
+    generation_batch(trainer)
+    records = trainer.rollout_log._records
+    for record in records:
+        others = [
+            r["completion"]
+            for r in records
+            if r["group"] == record["group"] and r["row"] != record["row"] and r["reward"] == 1
+        ]
+        kind = "sibling" if any(o.strip() for o in others) else "expert"
+        assert record["context"] == kind
+        if kind == "sibling":
+            shown = record["teacher_prompt"][0]["content"]
+            assert min((o.strip() for o in others if o.strip()), key=len) in shown
+
+
+def test_long_feedback_is_cut_and_counted(tmp_path: Path) -> None:
+    def long(completions: list[Any], **columns: Any) -> list[Feedback]:
+        return [Feedback(demonstration="word " * 100) for _ in completions]
+
+    trainer = make_trainer(
+        tmp_path, feedback_funcs=long, feedback_order=["expert"], max_teacher_prompt_length=150
+    )
+    trainer.train()
+    log = next(x for x in trainer.state.log_history if "feedback/cut" in x)
+    assert log["feedback/cut"] == 1.0
+    records = lines(tmp_path / "rollouts.jsonl")
+    for record in records:
+        content = record["teacher_prompt"][0]["content"]
+        assert content.startswith(record["prompt"][0]["content"])
+        assert content.endswith("short.")
+
+
+def test_solution_and_report_are_shown_together_within_a_budget(tmp_path: Path) -> None:
+    def both(completions: list[Any], answer: list[str], **columns: Any) -> list[Feedback]:
+        return [Feedback(text="wrong " * 20, demonstration=f"it is {a}") for a in answer]
+
+    trainer = make_trainer(
+        tmp_path, feedback_funcs=[both, lambda completions, **c: ["second"] * len(completions)],
+        feedback_order=["report", "expert"], feedback_combine="all", max_feedback_tokens=40,
+        reward_funcs=lambda completions, **c: [float(i % 2) for i in range(len(completions))],
+        max_steps=1,
+    )  # fmt: skip
+    trainer.train()
+    metrics = lines(tmp_path / "metrics.jsonl")[0]
+    names = ("feedback/report", "feedback/expert", "feedback/none", "feedback/cut")
+    assert [metrics[n] for n in names] == [0.5, 1.0, 0.0, 0.5]
+    for record in lines(tmp_path / "rollouts.jsonl"):
+        assert [f["source"] for f in record["feedback"]] == ["", "<lambda>"]
+        shown = record["teacher_prompt"][0]["content"]
+        solution = record["feedback"][0]["demonstration"]
+        assert f"A correct solution:\n{solution}" in shown
+        if record["reward"] == 1:
+            assert record["context"] == "expert"
+            continue
+        assert record["context"] == "report+expert"
+        report = "Feedback on an earlier, unsuccessful attempt:\n"
+        kept = 40 - len(solution) - len("\n[...]\n")
+        head, tail = (kept + 1) // 2, kept // 2
+        text = "wrong " * 20
+        assert f"{report}{text[:head]}\n[...]\n{text[-tail:]}" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"feedback_order": ["sibling", "exprt"]}, "'exprt'.*Perhaps you meant 'expert'"),
+        ({"feedback_order": []}, "feedback_order is empty"),
+        ({"teacher_shadow_device": "gpu"}, "'gpu'.*Known: same, cpu|'gpu'.*Perhaps you meant"),
+        ({"feedback_combine": "al"}, "'al'.*Perhaps you meant 'all'"),
+        ({"sibling_choice": "longest"}, "'longest'.*Known: shortest, random, first"),
+        ({"max_feedback_tokens": 3}, "max_feedback_tokens is 3"),
+    ],
+)
+def test_unknown_ways_of_feedback_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_trainer(tmp_path, **options)
+
+
+def test_the_header_above_a_demonstration_can_be_changed_or_left_out(tmp_path: Path) -> None:
+    for header, expected in (
+        ("Look:", "short.\n\nLook:\nthe answer"),
+        ("", "short.\n\nthe answer"),
+    ):
+        trainer = make_trainer(tmp_path, feedback_order=["expert"], demonstration_header=header)
+        generation_batch(trainer)
+        shown = trainer.rollout_log._records[0]["teacher_prompt"][0]["content"]
+        assert expected in shown
+
+
+def test_another_chat_template_for_the_teacher_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    batch = generation_batch(trainer)
+    with pytest.raises(TrainingError, match="chat template"):
+        trainer.encoder.check_same_template(batch, [{"role": "user", "content": "other"}])
