@@ -3,7 +3,6 @@
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import toy_recipe, train
-from distil.callbacks import AfterEvery, Progress
+from distil.callbacks import AfterEvery
 from distil.checks import check_recipe
 from distil.commands import judging as command
 from distil.config import Recipe, RolloutConfig, TrainConfig
@@ -109,14 +108,3 @@ def test_rollouts_are_counted_in_fresh_batches_however_many_updates_they_get() -
     recipe = check_recipe(Recipe(rollout=rollout, train=train))
     assert rollouts_after(recipe, 5) == 5 * 12
     assert updates_per_step(recipe) == 6
-
-
-def test_the_time_left_counts_judgements_to_come() -> None:
-    progress, said = Progress(judging_seconds=100.0, judge_every=3), []
-    progress._bar = SimpleNamespace(update=lambda n: None, set_postfix_str=said.append)
-    # Of 7 updates, after 3 and 6 there is a judgement, and one at the end.
-    for done in (2, 3, 4, 7):
-        progress.on_step_begin(None, None, None)
-        state = SimpleNamespace(max_steps=7, global_step=done, log_history=[])
-        progress.on_step_end(None, state, None)
-    assert said == ["5:00 left", "5:00 left", "3:20 left", "1:40 left"]
