@@ -6,6 +6,7 @@ once it is harmless (`cells.one_line`).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import wrap
 
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.panel import Panel
@@ -76,17 +77,19 @@ class RunPanel:
         if (credit := lines.credit(facts)) is not None:
             yield "future credit", Text(credit)
         if facts.shares:
-            yield from _wrapped("teacher saw", lines.shares(facts), cells)
+            yield from _below("teacher saw", wrap(lines.shares(facts), cells))
         if facts.speeds:
-            yield from _wrapped("tokens/s", lines.speeds(facts), cells)
+            yield from _below("tokens/s", wrap(lines.speeds(facts), cells))
         if facts.rollout is not None:
-            yield from _wrapped("question", facts.rollout.question, cells)
-            yield from _wrapped("answer", facts.rollout.answer, cells)
-            yield from _wrapped("verdict", facts.rollout.verdict, cells)
+            said = facts.rollout
+            yield from _below("question", rows(said.question, cells, TEXT_ROWS))
+            yield from _below("answer", rows(said.answer, cells, TEXT_ROWS))
+            yield from _below("verdict", rows(said.verdict, cells, TEXT_ROWS))
         for place, alarm in enumerate(facts.alarms[-ALARMS:]):
             yield "" if place else "alarms", Text(one_line(alarm, cells), style="bold red")
 
 
-def _wrapped(label: str, text: str, cells: int) -> Iterator[tuple[str, Text]]:
-    for place, row in enumerate(rows(text, cells, TEXT_ROWS)):
+def _below(label: str, texts: list[str]) -> Iterator[tuple[str, Text]]:
+    """Rows under one label."""
+    for place, row in enumerate(texts):
         yield "" if place else label, Text(row)
