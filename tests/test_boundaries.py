@@ -78,6 +78,7 @@ ROOMS = [
     "profiler",
     "training_args",
     "toolset",
+    "loggers",
     "sharedprompts",
     "equipment",
     "trainer",

@@ -30,6 +30,7 @@ from distil.figures import Attempt
 from distil.layout import as_markdown, as_text, clock
 from distil.live import LiveView
 from distil.live.timeleft import TimeLeft
+from distil.loggers import check_loggers
 from distil.models import load_model, resolve_model, to_accelerator
 from distil.processes import from_main, is_main, on_each, processes, sharding, together
 from distil.profiler import ProfileCallback
@@ -67,6 +68,7 @@ def _train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
     began = time.perf_counter()
     folder = Path(recipe.train.output_dir)
     # Cheap checks first: nothing is loaded for a wrong option.
+    on_each(lambda: check_loggers(recipe.train.report_to, "train.report_to"))
     task = on_each(lambda: load_task(recipe.task))
     on_each(lambda: run_corrections(recipe))
     facts = task.facts()
