@@ -89,12 +89,13 @@ ROOMS = [
     "integrations",
     "commands",
     "compare",
+    "report",
     "cli",
 ]
 ALONE = {"errors", "types", "objectives", "output_layer", "metrics", "layout", "parts"}
 ALONE |= {"theory"}
 LIGHT = {"errors", "types", "config", "tasks", "prompts", "feedback", "runs", "cli", "sandbox"}
-LIGHT |= {"layout", "recipefile", "compare", "algorithms", "presets", "checks"}
+LIGHT |= {"layout", "recipefile", "compare", "report", "algorithms", "presets", "checks"}
 LIGHT |= {
     "critiquechecks",
     "samplerchecks",

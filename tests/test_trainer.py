@@ -619,3 +619,41 @@ def test_cost_matches_the_public_objective_on_the_logged_tokens(tmp_path: Path) 
     full = logits[:, -length - 1 : -1].log_softmax(-1).gather(-1, batch["support_ids"])
     expected = forward_cross_entropy(full, batch["teacher_logps"]) * batch["active"]
     torch.testing.assert_close(scores.cost, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("onepass", "support"), [(True, "teacher"), (False, "student")])
+def test_a_logged_token_shows_both_sides_likeliest_choices(
+    tmp_path: Path, onepass: bool, support: str
+) -> None:
+    objective = {"support": support} | ({} if onepass else {"name": "as_released_math"})
+    trainer = make_trainer(
+        tmp_path, model=make_model(), feedback_order=["expert"], log_rollouts=8,
+        temperature=0.8, objective=objective, teacher="live",
+    )  # fmt: skip
+    batch = generation_batch(trainer)
+    trainer._compute_loss(trainer.model, rows_of(batch, [5, 1, 2, 7]))
+    records = trainer.rollout_log._records
+    assert [i for i, r in enumerate(records) if "tokens" in r] == [1, 2, 5, 7]
+    decode, row = trainer.processing_class.decode, 5
+    length = int(batch["completion_mask"][row].sum())
+    completion = batch["completion_ids"][row, :length]
+
+    def logps(prompt: Tensor) -> Tensor:
+        logits = trainer.model(input_ids=torch.cat([prompt, completion])[None]).logits[0]
+        return (logits[len(prompt) - 1 : -1] / 0.8).log_softmax(-1)
+
+    student = logps(batch["prompt_ids"][row][batch["prompt_mask"][row] > 0])
+    text = teacher_texts(trainer)[row]
+    teacher = logps(torch.tensor(trainer.processing_class(text)["input_ids"]))
+    assert records[row]["tokens"]["teacher_logp"] == pytest.approx(
+        teacher.gather(-1, completion[:, None])[:, 0].tolist(), abs=2e-5
+    )
+    if support == "student":  # it says no more about the teacher than what is compared
+        outside = torch.ones_like(teacher).scatter(-1, student.topk(5).indices, 0) > 0
+        teacher = teacher.masked_fill(outside, -torch.inf)
+    tokens = records[row]["tokens"]
+    for side, expected in (("student_top", student), ("teacher_top", teacher)):
+        for said, there in zip(tokens[side], expected, strict=True):
+            top = there.topk(5)
+            assert [text for text, _ in said] == [decode([i]) for i in top.indices]
+            assert [p for _, p in said] == pytest.approx(top.values.exp().tolist(), abs=2e-5)

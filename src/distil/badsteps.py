@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 
 from distil.errors import TrainingError
 from distil.processes import any_of_them
-from distil.runs import append_lines
+from distil.runs import BAD_STEPS_FILE, append_lines
 
 RECORDS = "bad-steps"
 IN_A_ROW = 3
@@ -113,7 +113,7 @@ class BadSteps(TrainerCallback):
             "parameters_in_all": len(names),
             "file": str(file.relative_to(self._folder)),
         }
-        append_lines(self._folder / f"{RECORDS}.jsonl", line)
+        append_lines(self._folder / BAD_STEPS_FILE, line)
         return file
 
 

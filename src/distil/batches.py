@@ -169,21 +169,26 @@ class BatchBuilder:
         scores = self.score_student(model, part)
         return scores.cost, scores.sampled_logps
 
-    def score_student(self, model: Any, batch: Batch) -> StudentScores:
+    def score_student(self, model: Any, batch: Batch, look: Sequence[int] = ()) -> StudentScores:
         """The student's log-probabilities at the support and the sampled tokens, and the cost."""
         return score_student(
             model, base_model(self.accelerator.unwrap_model(model)), batch,
-            cost=self.cost, tail=self.objective.tail, temperature=self.temperature,
+            cost=self.cost, tail=self.objective.tail, temperature=self.temperature, look=look,
         )  # fmt: skip
 
-    def loss(self, model: Any, batch: Batch, share: float) -> tuple[StudentScores, Assembled]:
-        """A micro-batch's scores and loss, in one pass over the output layer where that's exact."""
+    def loss(
+        self, model: Any, batch: Batch, share: float, look: Sequence[int] = ()
+    ) -> tuple[StudentScores, Assembled]:
+        """A micro-batch's scores and loss, in one pass over the output layer where that's exact.
+
+        look: places of rows whose likeliest tokens are wanted too.
+        """
         if not takes_one_pass(self.objective, batch):
-            student = self.score_student(model, batch)
+            student = self.score_student(model, batch, look)
             return student, assemble(self.objective, student, batch, share=share)
         return one_pass_loss(
             model, base_model(self.accelerator.unwrap_model(model)), batch,
-            self.objective, self.cost, temperature=self.temperature, share=share,
+            self.objective, self.cost, temperature=self.temperature, share=share, look=look,
         )  # fmt: skip
 
     @parts.part("student pre-pass", whole=True)

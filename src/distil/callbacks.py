@@ -17,10 +17,8 @@ from distil.badsteps import BadSteps
 from distil.checkpoints import keep_order, mark_complete
 from distil.parts import JUDGING, part
 from distil.processes import any_of_them, is_main
-from distil.runs import append_lines
+from distil.runs import METRICS_FILE, append_lines
 from distil.teacher import Teacher
-
-METRICS_FILE = "metrics.jsonl"
 
 
 class CheckpointCallback(TrainerCallback):

@@ -2,6 +2,7 @@
 
     distil train RECIPE [--group.field value ...] [--resume] [--dry-run] [--profile]
     distil eval MODEL|FILE.json [--recipe RECIPE] [--preset NAME] [--task.field value ...] [...]
+    distil report RUN [RUN ...] [--out FILE] [--megabytes N]
     distil compare SUITE [--report-only] [--retry-failed]
     distil run-code PROGRAM --tests FILE
     distil correct RUN [--problem ID] [--all] [--limit N] [--no-grade]
@@ -35,6 +36,7 @@ USAGE = """usage: distil COMMAND ...
 
   train RECIPE    train a model; RECIPE is a YAML file, or a run's folder (see --resume)
   eval MODEL      judge a model on a task's held-out problems; compare two evaluations
+  report RUN ...  one page of a run, or of several: curves, feedback, every token's credit
   compare SUITE   train rival objectives over seeds; one table and one figure
   run-code FILE   run a program against tests, in the sandbox
   correct RUN     correct a run's failed attempts; the run learns from it
@@ -63,6 +65,18 @@ class TrainFlags:
     """For --dry-run: the GPUs to train on (0: the CPU)."""
     gpu_gib: float = 80.0
     """For --dry-run: memory of each GPU, GiB."""
+
+
+@dataclass(frozen=True)
+class ReportFlags:
+    """Write a run, finished or going on, or several compared, as one HTML file to look at."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
+    """The folders of one or more runs."""
+    out: str | None = None
+    """The file to write (report.html in the first run's folder)."""
+    megabytes: float = 18.0
+    """About how large it may be; the rollouts that don't fit are thinned, and the page says so."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +225,17 @@ def _eval(argv: list[str]) -> int:
     return evaluate_model(flags)
 
 
+def _report(argv: list[str]) -> int:
+    flags = parse(ReportFlags, argv, prog="distil report", default=ReportFlags(()))
+    from distil.report import report
+
+    file = report(flags.runs, flags.out, flags.megabytes)
+    print(
+        f"{file} ({file.stat().st_size / 1e6:.1f} MB). Open it in a browser; it needs no network."
+    )
+    return 0
+
+
 def _compare(argv: list[str]) -> int:
     flags = parse(CompareFlags, argv, prog="distil compare", default=CompareFlags(tyro.MISSING))
     from distil.compare import compare
@@ -287,6 +312,7 @@ def _doctor(argv: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "report": _report,
     "compare": _compare,
     "run-code": _run_code,
     "correct": _correct,

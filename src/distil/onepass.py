@@ -6,6 +6,7 @@ follows it. So the maths is `distil.assembly`'s, once. Left out: objectives that
 or whole rows, for which `distil.scoring.score_student` computes the logits again.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from distil.assembly import Assembled, assemble
 from distil.config import ObjectiveConfig
 from distil.objectives.costs import Cost
 from distil.output_layer import output_layer
-from distil.scoring import StudentScores, student_hidden
+from distil.scoring import StudentScores, choices, student_hidden
 from distil.vocab import Chunk, fused_loss
 
 Batch = dict[str, Tensor]
@@ -41,6 +42,7 @@ def one_pass_loss(
     *,
     temperature: float,
     share: float,
+    look: Sequence[int] = (),
 ) -> tuple[StudentScores, Assembled]:
     """(scores, loss), equal to `score_student` and `assemble`; only the loss carries a gradient."""
     hidden = student_hidden(model, base, batch)
@@ -55,8 +57,9 @@ def one_pass_loss(
     parts.at_gradient(loss, "output layer")
     parts.at_gradient(hidden, "backward")
     scores = StudentScores(
-        slices.cost, slices.sampled_logps, slices.entropy, slices.agreement, slices.variance
-    )
+        slices.cost, slices.sampled_logps, slices.entropy, slices.agreement, slices.variance,
+        choices(hidden, layer, batch["scored"], look, temperature),
+    )  # fmt: skip
     return scores, Assembled(loss, slices.credit, slices.ratio, slices.weighted_cost)
 
 
@@ -88,7 +91,7 @@ class _Slices:
             )
             self.variance[:, part] = chunk.spread(variance, rows)
         spread = [chunk.spread(v, rows) for v in (costs, logps[:, -1], entropy, agreement)]
-        scores = StudentScores(*spread)
+        scores = StudentScores(spread[0], spread[1], spread[2], spread[3])
         found = assemble(self._objective, scores, batch, share=self._share, later=self._later)
         self._later = objectives.later_than(
             found.cost, batch["active"], self._objective.discount, self._later

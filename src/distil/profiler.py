@@ -18,9 +18,8 @@ from transformers import TrainerCallback
 from distil import parts
 from distil.layout import as_text
 from distil.parts import JUDGING, OTHER, PARTS, Clock, Spent
-from distil.runs import write_json
+from distil.runs import PROFILE_FILE, write_json
 
-PROFILE_FILE = "profile.json"
 MIB = 2**20
 
 Step = dict[str, Spent]

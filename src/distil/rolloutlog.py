@@ -5,8 +5,10 @@ prompt), prompt, completion, reward, feedback (a list: who said what, each with 
 demonstration), context (the kind of feedback the teacher saw, as in "sibling+report", null if
 none), teacher_prompt (the exact messages),
 and for a sample of rollouts `tokens`: the token's text, mask, cost (nats), credit (future credit
-minus baseline, nats), logp (the student's, of the sampled token), teacher_top and teacher_top_p
-(the teacher's likeliest token and its probability).
+minus baseline, nats), logp and teacher_logp (the student's and the teacher's, of the sampled token;
+null where the teacher gives only samples), student_top and teacher_top (each one's likeliest tokens
+with their probabilities, the likeliest first: the student's of all tokens, the teacher's of those
+it was compared on).
 """
 
 import json
@@ -21,7 +23,7 @@ from distil.collect import Collected
 from distil.errors import FeedbackError
 from distil.feedback.correctionfile import problem_key
 from distil.runs import OLD_ROLLOUTS_FILE, ROLLOUTS_FILE, append_lines, write_text
-from distil.scoring import StudentScores
+from distil.scoring import CHOICES, StudentScores
 from distil.types import Prompt
 
 UNGRADED_FILE = "ungraded.jsonl"
@@ -57,25 +59,34 @@ class RolloutLog:
         stride = max(1, len(active) // max(detailed, 1))
         self._detailed = set(active[::stride][:detailed])
 
+    def detailed(self, inputs: dict[str, Tensor]) -> list[int]:
+        """The places of a micro-batch's rows that get token values."""
+        rows = inputs["row"].tolist()
+        return [place for place, row in enumerate(rows) if row in self._detailed]
+
     def fill(
         self, inputs: dict[str, Tensor], student: StudentScores, credit: Tensor, tokenizer: Any
     ) -> None:
         """Adds the token values of this micro-batch's detailed rollouts."""
-        for place, row in enumerate(inputs["row"].tolist()):
-            if row not in self._detailed:
-                continue
+        for which, place in enumerate(self.detailed(inputs)):
             length = int(inputs["completion_mask"][place].sum())
             ids = inputs["completion_ids"][place, :length].tolist()
-            top_p, best = inputs["teacher_logps"][place, :length].max(-1)
-            top = inputs["support_ids"][place, :length].gather(-1, best[:, None])[:, 0].tolist()
-            self._records[row]["tokens"] = {
+            told = inputs["teacher_logps"][place, :length]
+            best = told.topk(min(CHOICES, told.shape[-1])).indices
+            assert student.choices is not None
+            own = student.choices.ids[which, :length], student.choices.logps[which, :length]
+            others = inputs["support_ids"][place, :length].gather(-1, best), told.gather(-1, best)
+            mask = inputs["active"][place, :length].tolist()
+            theirs = inputs.get("teacher_sampled_logps")
+            self._records[inputs["row"][place]]["tokens"] = {
                 "text": [tokenizer.decode([i]) for i in ids],
-                "mask": inputs["active"][place, :length].tolist(),
+                "mask": mask,
                 "cost": _rounded(student.cost[place, :length]),
                 "credit": _rounded(credit[place, :length]),
                 "logp": _rounded(student.sampled_logps[place, :length]),
-                "teacher_top": [tokenizer.decode([i]) for i in top],
-                "teacher_top_p": _rounded(top_p.exp()),
+                "teacher_logp": None if theirs is None else _rounded(theirs[place, :length]),
+                "student_top": _choices(*own, mask, tokenizer),
+                "teacher_top": _choices(*others, mask, tokenizer),
             }
 
     def after_micro_batch(self) -> None:
@@ -147,3 +158,14 @@ def grading_failed(
 def _rounded(values: Tensor) -> list[float | None]:
     """To five digits; null for what is no finite number, which JSON has no word for."""
     return [round(v, 5) if math.isfinite(v) else None for v in values.detach().float().tolist()]
+
+
+def _choices(
+    ids: Tensor, logps: Tensor, mask: Sequence[int], tokenizer: Any
+) -> list[list[list[Any]]]:
+    """[seq, choices] -> for each token its [text, probability]s; none where it isn't active."""
+    found: list[list[list[Any]]] = []
+    for some, probabilities, active in zip(ids.tolist(), logps.exp(), mask, strict=True):
+        pairs = zip(some, _rounded(probabilities), strict=True)
+        found.append([[tokenizer.decode([i]), p] for i, p in pairs if p] if active else [])
+    return found

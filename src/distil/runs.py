@@ -21,7 +21,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -37,8 +37,11 @@ from distil.types import RunInfo
 RECIPE_FILE = "recipe.yaml"
 ROLLOUTS_FILE = "rollouts.jsonl"
 OLD_ROLLOUTS_FILE = "rollouts-old.jsonl"
+METRICS_FILE = "metrics.jsonl"
 ALARMS_FILE = "alarms.jsonl"
-LOGS = ("metrics.jsonl", ROLLOUTS_FILE, OLD_ROLLOUTS_FILE, "bad-steps.jsonl", ALARMS_FILE)
+BAD_STEPS_FILE = "bad-steps.jsonl"
+PROFILE_FILE = "profile.json"
+LOGS = (METRICS_FILE, ROLLOUTS_FILE, OLD_ROLLOUTS_FILE, BAD_STEPS_FILE, ALARMS_FILE)
 PACKAGES = (
     "distil",
     "torch",
@@ -159,6 +162,30 @@ def append_lines(path: Path, *records: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file of JSON lines; none if there is no file.
+
+    Half a line, which a kill left or which is being written, is passed over. By bytes and "\\n"
+    only: text may hold U+2028.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                continue
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, Any]]:
+    """Update -> all that metrics.jsonl says of it, updates in order."""
+    log: dict[int, dict[str, Any]] = {}
+    for record in read_lines(folder / METRICS_FILE):
+        log.setdefault(record["step"], {}).update(record)
+    return dict(sorted(log.items()))
 
 
 def write_text(path: Path, text: str) -> None:

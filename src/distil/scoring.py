@@ -5,7 +5,7 @@ so that pads and rows without a context cost no output layer. Shapes: B rollouts
 tokens, S support tokens, N scored tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,19 @@ from torch import Tensor
 from distil import parts
 from distil.hidden import completion_hidden
 from distil.objectives import compare, sampling_variance
-from distil.output_layer import output_layer
+from distil.output_layer import OutputLayer, output_layer
 from distil.vocab import gather_logps, gather_logps_and_entropy, topk_logps
+
+CHOICES = 5
+"""How many of a model's likeliest tokens are kept for a person to look at."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A model's likeliest tokens at each token of R rows, the likeliest first; zeros elsewhere."""
+
+    ids: Int[Tensor, "rows seq choices"]
+    logps: Float[Tensor, "rows seq choices"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,7 @@ class StudentScores:
 
     agreement is 1 - total variation between teacher and student over the support and the tail.
     variance: the cost's own, where it is estimated from two or more draws of the teacher's.
+    choices: of the rows that were asked about (`look`), None if none was.
     """
 
     cost: Float[Tensor, "batch seq"]
@@ -33,6 +45,7 @@ class StudentScores:
     entropy: Float[Tensor, "batch seq"]
     agreement: Float[Tensor, "batch seq"]
     variance: Float[Tensor, "batch seq"] | None = None
+    choices: Choices | None = None
 
 
 @parts.part("output layer")
@@ -44,12 +57,13 @@ def score_student(
     cost: Callable[[Tensor, Tensor], Tensor],
     tail: bool,
     temperature: float,
+    look: Sequence[int] = (),
 ) -> StudentScores:
     """The student's cost and log-probabilities at every scored token of a batch.
 
     `batch` has TRL's prompt_ids, prompt_mask, completion_ids, completion_mask, and ours: scored,
     support_ids, teacher_logps. The gradient reaches the model through `cost` and `sampled_logps`,
-    also if no token is scored (it's zero then).
+    also if no token is scored (it's zero then). look: rows whose likeliest tokens are wanted too.
     """
     scored = batch["scored"] > 0
     hidden = student_hidden(model, base, batch)
@@ -77,7 +91,29 @@ def score_student(
         variance=spread(sampling_variance(logps[:, :-1], teacher_logps, draws)).detach()
         if (draws := batch.get("teacher_draws")) is not None
         else None,
+        choices=choices(hidden, layer, batch["scored"], look, temperature),
     )
+
+
+@torch.no_grad()
+def choices(
+    hidden: Float[Tensor, "batch seq hidden"],
+    layer: OutputLayer,
+    scored: Int[Tensor, "batch seq"],
+    rows: Sequence[int],
+    temperature: float,
+) -> Choices | None:
+    """The CHOICES likeliest tokens at the scored tokens of some rows; None for no rows."""
+    if not rows:
+        return None
+    chosen = list(rows)
+    wanted = scored[chosen] > 0
+    k = min(CHOICES, layer.weight.shape[0])
+    found = topk_logps(hidden[chosen][wanted], layer.weight, k, **layer.form(temperature))
+    logps = found[0].new_zeros(*wanted.shape, k)
+    ids = found[1].new_zeros(*wanted.shape, k)
+    logps[wanted], ids[wanted] = found
+    return Choices(ids, logps)
 
 
 def student_topk(

@@ -332,11 +332,13 @@ class DistILTrainer(GRPOTrainer):
     def _distillation_loss(
         self, builder: BatchBuilder, model: Any, inputs: dict[str, Tensor]
     ) -> Tensor:
-        student, assembled = builder.loss(model, inputs, self._share)
+        log = self.rollout_log if self._mode == "train" else None
+        look = log.detailed(inputs) if log is not None else ()
+        student, assembled = builder.loss(model, inputs, self._share, look)
         observe(self._sums[self._mode], self.objective, inputs, student, assembled)
-        if self.rollout_log is not None and self._mode == "train":
+        if log is not None:
             with part("logging"):
-                self.rollout_log.fill(inputs, student, assembled.credit, self.processing_class)
+                log.fill(inputs, student, assembled.credit, self.processing_class)
         earlier = earlier_rows(inputs)
         if earlier is None:
             return assembled.loss

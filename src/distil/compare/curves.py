@@ -9,12 +9,11 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from distil.compare.plan import Run
 from distil.compare.stats import Interval, t_interval
-from distil.runs import updates_per_step
+from distil.runs import read_metrics, updates_per_step
 
 ENTROPIES = ("student/entropy", "entropy")
 """The sampler's entropy at the student's states: DistIL's metric, else TRL's."""
@@ -52,7 +51,7 @@ def read_curve(run: Run) -> Curve | None:
     points.sort(key=lambda p: p["step"])
     if not points:
         return None
-    log = _metrics(run.folder / "metrics.jsonl")
+    log = read_metrics(run.folder)
     updates = updates_per_step(run.recipe)
     return Curve(
         steps=[p["step"] for p in points],
@@ -101,18 +100,6 @@ def _interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
             share = (x - xs[i - 1]) / (xs[i] - xs[i - 1]) if xs[i] > xs[i - 1] else 1.0
             return ys[i - 1] + share * (ys[i] - ys[i - 1])
     return ys[-1]
-
-
-def _metrics(file: Path) -> dict[int, dict[str, Any]]:
-    """Update -> its logged line; a half-written last line is passed over."""
-    log: dict[int, dict[str, Any]] = {}
-    for line in file.read_bytes().split(b"\n") if file.is_file() else []:
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            continue
-        log[record["step"]] = {**log.get(record["step"], {}), **record}
-    return log
 
 
 def _seconds(log: dict[int, dict[str, Any]], updates: int) -> float:
