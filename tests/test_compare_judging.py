@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from conftest import toy_recipe, train
 from distil.callbacks import AfterEvery
 from distil.checks import check_recipe
 from distil.commands import judging as command
-from distil.config import Recipe, RolloutConfig, TrainConfig
+from distil.commands.judging import RunJudge
+from distil.config import EvalConfig, Recipe, RolloutConfig, TrainConfig
 from distil.runs import rollouts_after, updates_per_step
 from distil.trainer import DistILTrainer
 
@@ -108,3 +110,19 @@ def test_rollouts_are_counted_in_fresh_batches_however_many_updates_they_get() -
     recipe = check_recipe(Recipe(rollout=rollout, train=train))
     assert rollouts_after(recipe, 5) == 5 * 12
     assert updates_per_step(recipe) == 6
+
+
+@pytest.mark.parametrize(("validation", "keep_best", "problems"), [
+    (0, "", 2 * 3 + 3), (5, "", 2 * 5 + 3), (5, "avg@8", 2 * 5 + 3 + 5 + 3),
+])  # fmt: skip
+def test_evaluations_to_come_take_what_the_last_one_took_by_problem(
+    tmp_path: Path, validation: int, keep_best: str, problems: int
+) -> None:
+    """Two in the midst, one at the end on 3 problems; with keep_best also the last and best."""
+    (tmp_path / "before.json").write_text(json.dumps({"seconds": 6.0, "attempts": []}))
+    recipe = Recipe(eval=EvalConfig(keep_best=keep_best))
+    task: Any = SimpleNamespace(heldout=[None] * 3, validation=[None] * validation)
+    judge = RunJudge(recipe, task, None, tmp_path)
+    assert judge.seconds_to_come(2) == 0.0
+    judge.students(None, "before", 0)
+    assert judge.seconds_to_come(2) == 2.0 * problems
