@@ -74,9 +74,11 @@ ROOMS = [
     "badsteps",
     "alarms",
     "callbacks",
+    "live",
     "profiler",
     "training_args",
     "toolset",
+    "loggers",
     "sharedprompts",
     "equipment",
     "trainer",
@@ -218,7 +220,7 @@ def test_the_usage_is_printed_without_anything_heavy() -> None:
         "assert main(['--help']) == 0\n"
         "print(json.dumps([h for h in json.loads(sys.argv[1]) if h in sys.modules]))\n"
     )
-    heavy = json.dumps(sorted(HEAVY | {"numpy", "reasoning_gym", "sympy"}))
+    heavy = json.dumps(sorted(HEAVY | {"numpy", "reasoning_gym", "rich", "sympy"}))
     done = subprocess.run(
         [sys.executable, "-c", program, heavy], capture_output=True, text=True, check=True
     )

@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import toy_recipe, train
-from distil.callbacks import AfterEvery, Progress
+from distil.callbacks import AfterEvery
 from distil.checks import check_recipe
 from distil.commands import judging as command
-from distil.config import Recipe, RolloutConfig, TrainConfig
+from distil.commands.judging import RunJudge
+from distil.config import EvalConfig, Recipe, RolloutConfig, TrainConfig
 from distil.runs import rollouts_after, updates_per_step
 from distil.trainer import DistILTrainer
 
@@ -111,12 +112,17 @@ def test_rollouts_are_counted_in_fresh_batches_however_many_updates_they_get() -
     assert updates_per_step(recipe) == 6
 
 
-def test_the_time_left_counts_judgements_to_come() -> None:
-    progress, said = Progress(judging_seconds=100.0, judge_every=3), []
-    progress._bar = SimpleNamespace(update=lambda n: None, set_postfix_str=said.append)
-    # Of 7 updates, after 3 and 6 there is a judgement, and one at the end.
-    for done in (2, 3, 4, 7):
-        progress.on_step_begin(None, None, None)
-        state = SimpleNamespace(max_steps=7, global_step=done, log_history=[])
-        progress.on_step_end(None, state, None)
-    assert said == ["5:00 left", "5:00 left", "3:20 left", "1:40 left"]
+@pytest.mark.parametrize(("validation", "keep_best", "problems"), [
+    (0, "", 2 * 3 + 3), (5, "", 2 * 5 + 3), (5, "avg@8", 2 * 5 + 3 + 5 + 3),
+])  # fmt: skip
+def test_evaluations_to_come_take_what_the_last_one_took_by_problem(
+    tmp_path: Path, validation: int, keep_best: str, problems: int
+) -> None:
+    """Two in the midst, one at the end on 3 problems; with keep_best also the last and best."""
+    (tmp_path / "before.json").write_text(json.dumps({"seconds": 6.0, "attempts": []}))
+    recipe = Recipe(eval=EvalConfig(keep_best=keep_best))
+    task: Any = SimpleNamespace(heldout=[None] * 3, validation=[None] * validation)
+    judge = RunJudge(recipe, task, None, tmp_path)
+    assert judge.seconds_to_come(2) == 0.0
+    judge.students(None, "before", 0)
+    assert judge.seconds_to_come(2) == 2.0 * problems

@@ -8,8 +8,9 @@ import pytest
 
 from correcting import Say, rollout, run_of, say, shown, stored
 from distil.cli import main
-from distil.commands.dialogue import harmless, without_controls
+from distil.commands.dialogue import without_controls
 from distil.feedback.correctionfile import parse
+from distil.layout import harmless
 
 __all__ = ["say"]  # a fixture
 

@@ -16,7 +16,7 @@ import yaml
 
 from conftest import environment, make_model, make_tokenizer
 from correcting import Say, rollout, run_of, say, stored
-from distil.callbacks import Progress
+from distil.callbacks import StopAfterStep
 from distil.cli import main
 from distil.feedback.correctionfile import parse
 
@@ -168,7 +168,7 @@ def test_a_run_that_is_going_on_uses_them_from_its_next_step(
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     run = tmp_path / "run"
-    after_step = Progress.on_step_end
+    after_step = StopAfterStep.on_step_end
 
     def typed_after_a_step(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         after_step(self, args, state, control, **kwargs)
@@ -176,7 +176,7 @@ def test_a_run_that_is_going_on_uses_them_from_its_next_step(
             monkeypatch.setattr(sys, "stdin", io.StringIO("so 5\n.\n" * 2))
             assert main(["correct", str(run), "--no-grade"]) == 0
 
-    monkeypatch.setattr(Progress, "on_step_end", typed_after_a_step)
+    monkeypatch.setattr(StopAfterStep, "on_step_end", typed_after_a_step)
     flags = ["--train.output-dir", str(run)]
     assert main(["train", str(tmp_path / "recipe.yaml"), *flags]) == 0
     assert "2 corrections stored." in capsys.readouterr().out

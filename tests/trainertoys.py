@@ -37,6 +37,7 @@ def make_trainer(folder: Path, *, model: Any = None, **options: Any) -> DistILTr
         "environment_factory": options.pop("environment_factory", None),
         "processing_class": options.pop("processing_class", None) or make_tokenizer(),
         "train_dataset": options.pop("train_dataset", Dataset.from_list(conversations(8))),
+        "eval_dataset": options.pop("eval_dataset", None),
     }
     settings = {
         "output_dir": str(folder),

@@ -105,6 +105,8 @@ class Alarms(TrainerCallback):
 
     def __init__(self, config: AlarmConfig, folder: str | Path, updates: int = 1) -> None:
         self.stopped = False
+        self.heard: list[str] = []
+        """What has sounded since the run was begun or resumed: 'step 3: length limit'."""
         self._config, self._folder, self._updates = config, Path(folder), updates
         self._signs = signs(config)
 
@@ -119,6 +121,7 @@ class Alarms(TrainerCallback):
         sounding = [s for s in self._signs if s.sounds(logs or {}, self._config.patience)]
         if not sounding:
             return
+        self.heard += [f"step {state.global_step // self._updates}: {s.name}" for s in sounding]
         if is_main():
             for sign in sounding:
                 self._tell(sign, logs[sign.figure], state.global_step)

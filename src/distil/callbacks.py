@@ -1,9 +1,7 @@
-"""What happens between steps: teacher, complete checkpoints, metrics, judging, Ctrl-C, progress."""
+"""What happens between steps: teacher, complete checkpoints, metrics, judging, Ctrl-C."""
 
 import math
 import signal
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -17,7 +15,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from distil.aggregation import ReplayBuffer
 from distil.badsteps import BadSteps
 from distil.checkpoints import keep_order, mark_complete
-from distil.layout import clock
 from distil.parts import JUDGING, part
 from distil.processes import any_of_them, is_main
 from distil.runs import METRICS_FILE, append_lines
@@ -164,57 +161,3 @@ class StopAfterStep(TrainerCallback):
             tqdm.write(
                 "Stopping after this step; its checkpoint is saved. Ctrl-C again: stop at once."
             )
-
-
-class Progress(TrainerCallback):
-    """A bar over the steps whose time left counts the evaluations that are still to come.
-
-    Left = steps to go x the median of the last ten steps + `judging_seconds` for each evaluation to
-    come: one at the end, and one after every `judge_every` updates (0: none). The first step is
-    slower than the others; a mean over all steps would stay wrong for long.
-    """
-
-    def __init__(self, judging_seconds: float, judge_every: int = 0) -> None:
-        self.judging_seconds, self._judge_every = judging_seconds, judge_every
-        self._durations: list[float] = []
-        self._last = 0.0
-        self._bar: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Starts the bar where a resumed run is."""
-        layout = "{desc} {n_fmt}/{total_fmt} |{bar:20}| {elapsed}{postfix}"
-        self._bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="training",
-            bar_format=layout,
-            disable=not is_main(),
-        )
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A step lasts from here on: judging between two steps belongs to neither."""
-        self._last = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Advances, and estimates anew."""
-        self._durations = [*self._durations, time.perf_counter() - self._last][-10:]
-        to_go, every = state.max_steps - state.global_step, self._judge_every
-        judgements = 1
-        if every and to_go:
-            judgements += (state.max_steps - 1) // every - (state.global_step - 1) // every
-        left = to_go * statistics.median(self._durations) + judgements * self.judging_seconds
-        self._bar.update(1)
-        self._bar.set_postfix_str(f"{clock(left)} left" + self._latest(state))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Closes the bar."""
-        self._bar.close()
-
-    @staticmethod
-    def _latest(state: Any) -> str:
-        """The last logged reward and cost."""
-        for log in reversed(state.log_history):
-            if "reward" in log and log["reward"] is not None:
-                cost = log.get("distil/cost")
-                return f", reward {log['reward']:.2f}" + (f", cost {cost:.2f}" if cost else "")
-        return ""

@@ -314,7 +314,7 @@ class TrainConfig:
     rollouts_mb: float = 2000.0
     """Megabytes that rollouts.jsonl and rollouts-old.jsonl may take: the oldest go; 0: no bound."""
     report_to: tuple[str, ...] = ()
-    """TRL's loggers: trackio, wandb, tensorboard."""
+    """Loggers beside metrics.jsonl: trackio, wandb, tensorboard (docs/metrics.md)."""
 
 
 @dataclass(frozen=True)

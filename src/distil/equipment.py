@@ -16,6 +16,7 @@ from distil.config import CritiqueConfig
 from distil.feedback.critics import Critic
 from distil.feedback.judge import check_judge
 from distil.hidden import base_model
+from distil.loggers import check_loggers
 from distil.metrics import MetricSums
 from distil.objectives.costs import Cost
 from distil.probe import TeacherProbe, stop_ids
@@ -31,7 +32,8 @@ from distil.types import Message
 
 
 def check_elsewhere(args: DistILConfig, options: dict[str, Any]) -> None:
-    """Before anything is loaded: tools, and endpoints that must answer. Raises if they don't."""
+    """Before anything is loaded: loggers, tools, and endpoints that must answer. Raises if not."""
+    check_loggers(args.report_to)
     check_tools(args, options)
     if args.critique["by"] == "judge":
         check_judge(as_critique(args.critique))

@@ -1,4 +1,6 @@
-"""Text for people: rows of cells as a table (terminal, Markdown), and durations."""
+"""Text for people: tables (terminal, Markdown), durations, and what a model wrote made harmless."""
+
+import unicodedata
 
 
 def as_text(rows: list[list[str]]) -> str:
@@ -20,3 +22,20 @@ def clock(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def harmless(text: str) -> str:
+    r"""The text with everything invisible written out, as in "\x1b[2J" or "\u202e".
+
+    That is control and format characters, line separators, surrogates and unassigned code points;
+    line ends and tabs stay.
+    """
+    return "".join(c if c in "\n\t" or not _invisible(c) else _written_out(c) for c in text)
+
+
+def _invisible(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def _written_out(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -42,6 +42,8 @@ class RolloutLog:
         self._records: list[dict[str, Any]] = []
         self._detailed: set[int] = set()
         self._micro_batches = 0
+        self.newest: dict[str, Any] | None = None
+        """The last record that was opened, for whoever shows it (`distil.live`)."""
 
     def open(
         self, records: list[dict[str, Any]], *, own: int, detailed: int, micro_batches: int
@@ -52,6 +54,7 @@ class RolloutLog:
         many micro-batches.
         """
         self._records, self._micro_batches = records, micro_batches
+        self.newest = records[-1] if records else self.newest
         active = [r["row"] for r in records[:own] if r["context"] is not None]
         stride = max(1, len(active) // max(detailed, 1))
         self._detailed = set(active[::stride][:detailed])

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from distil.commands.attempts import FailedAttempt, failed_attempts, selected
-from distil.commands.dialogue import HOW, ask_yes, harmless, prepare_terminal, show, type_text
+from distil.commands.dialogue import HOW, ask_yes, prepare_terminal, show, type_text
 from distil.config import Recipe, TaskConfig
 from distil.errors import DistILError, RunError
 from distil.feedback.correctionfile import CORRECTIONS_FILE, append, parse, problem_key
+from distil.layout import harmless
 from distil.recipefile import load_recipe
 from distil.runs import RECIPE_FILE
 from distil.tasks import Task, load_task

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from distil.layout import harmless
+
 HOW = 'End with a line of a single "." (or Ctrl-D).  :s skip  :e open $EDITOR  :q quit'
 
 
@@ -35,15 +37,6 @@ def prepare_terminal() -> None:
         sys.stdin.reconfigure(errors="replace")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def harmless(text: str) -> str:
-    r"""The text with everything invisible written out, as in "\x1b[2J" or "\u202e".
-
-    That is control and format characters, line separators, surrogates and unassigned code points;
-    line ends and tabs stay.
-    """
-    return "".join(c if c in "\n\t" or not _invisible(c) else _written_out(c) for c in text)
 
 
 def without_controls(text: str) -> str:
@@ -120,11 +113,3 @@ def _edited(draft: str) -> str | None:
             print(f"$EDITOR ended with status {status}, so nothing is taken from it.")
             return None
         return file.read_text(encoding="utf-8", errors="replace")
-
-
-def _invisible(character: str) -> bool:
-    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-
-
-def _written_out(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")

@@ -33,8 +33,8 @@ class RunJudge:
         self._recipe, self._task, self._tokenizer, self._folder = recipe, task, tokenizer, folder
         figure = recipe.eval.keep_best
         self._best = from_main(lambda: BestState(folder, figure, from_main)) if figure else None
-        self.seconds = 0.0
-        """How long the last evaluation of the student took."""
+        self._a_problem = 0.0
+        """Seconds of the student's last evaluation, by problem."""
 
     def students(self, model: Any, name: str, step: int) -> list[Attempt]:
         """The student on the held-out problems, after `step` of `train.steps`."""
@@ -44,18 +44,27 @@ class RunJudge:
         """The student in the midst of training. Random streams and the model stay as they were.
 
         On the validation problems, where the recipe has some, and then the best state is kept if
-        it asks for that; else on the held-out ones.
+        it asks for that; else on the held-out ones. Prints the figures.
         """
         student = trainer.accelerator.unwrap_model(model)
-        if not self._task.validation:
-            self.students(student, f"eval-{step:06d}", step)
-            return
-        name = f"validation-{step:06d}"
-        attempts = self._judged(name, student, self._task.validation, step)
+        chosen = bool(self._task.validation)
+        problems = self._task.validation if chosen else self._task.heldout
+        file, named = ("validation", "validation") if chosen else ("eval", "held-out")
+        attempts = self._judged(f"{file}-{step:06d}", student, problems, step)
+        figures = figure_means(attempts, self._recipe.eval.k)["figures"]
+        told = ", ".join(f"{figure} {value:.3f}" for figure, value in figures.items())
+        print(f"After step {step}, on {len(problems)} {named} problems: {told}", flush=True)
         if self._best is not None:
-            figures = figure_means(attempts, self._recipe.eval.k)["figures"]
             value = figures[self._recipe.eval.keep_best]
             self._best.consider(step, value, lambda folder: trainer.save_model(str(folder)))
+
+    def seconds_to_come(self, during: int) -> float:
+        """Seconds of the evaluations at the end, and of so many before it, by the last one's."""
+        held_out, validation = len(self._task.heldout), len(self._task.validation)
+        problems = during * (validation or held_out) + held_out
+        if self._recipe.eval.keep_best:  # the last state on them, and the best one held out
+            problems += validation + held_out
+        return self._a_problem * problems
 
     def best(self, last: Any) -> list[Attempt]:
         """The best state on the held-out problems; `last` is the trained student."""
@@ -95,7 +104,7 @@ class RunJudge:
         file = self._folder / f"{name}.json"
         if (stored := from_main(lambda: _read(file))) is not None:
             if name != "teacher":
-                self.seconds = stored["seconds"]
+                self._a_problem = stored["seconds"] / max(len(problems), 1)
             return [Attempt(**a) for a in stored["attempts"]]
         recipe = self._recipe
         started = time.perf_counter()
@@ -107,7 +116,7 @@ class RunJudge:
         ))  # fmt: skip
         seconds = time.perf_counter() - started
         if name != "teacher":
-            self.seconds = seconds
+            self._a_problem = seconds / max(len(problems), 1)
         about: dict[str, Any] = {
             "seconds": seconds,
             "step": step,

@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 
 from distil.alarms import Alarms
-from distil.callbacks import AfterEvery, AtStart, Progress, StopAfterStep
+from distil.callbacks import AfterEvery, AtStart, StopAfterStep
 from distil.checkpoints import has_checkpoint
 from distil.collect import FeedbackFunc
 from distil.commands.judging import RunJudge
@@ -28,6 +28,9 @@ from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
 from distil.figures import Attempt
 from distil.layout import as_markdown, as_text, clock
+from distil.live import LiveView
+from distil.live.timeleft import TimeLeft
+from distil.loggers import check_loggers
 from distil.models import load_model, resolve_model, to_accelerator
 from distil.processes import from_main, is_main, on_each, processes, sharding, together
 from distil.profiler import ProfileCallback
@@ -65,6 +68,7 @@ def _train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
     began = time.perf_counter()
     folder = Path(recipe.train.output_dir)
     # Cheap checks first: nothing is loaded for a wrong option.
+    on_each(lambda: check_loggers(recipe.train.report_to, "train.report_to"))
     task = on_each(lambda: load_task(recipe.task))
     on_each(lambda: run_corrections(recipe))
     facts = task.facts()
@@ -98,31 +102,38 @@ def _train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
     if recipe.eval.keep_best and not sharding():
         judge.during(trainer, trainer.accelerator.unwrap_model(trainer.model), 0)
     every = recipe.eval.every * updates if task.heldout or task.validation else 0
-    trainer.add_callback(
-        AfterEvery(every, lambda model, done: judge.during(trainer, model, done // updates))
-    )
-    progress = Progress(judge.seconds, every)
+    alarms = Alarms(recipe.alarms, folder, updates)
+    log = trainer.rollout_log
+    view = LiveView(
+        str(folder), TimeLeft(updates, every, judge.seconds_to_come), updates,
+        rollout=lambda: log.newest if log else None, alarms=alarms.heard,
+    )  # fmt: skip
+
+    def judge_between(model: Any, done: int) -> None:
+        with view.paused():
+            judge.during(trainer, model, done // updates)
+
+    trainer.add_callback(AfterEvery(every, judge_between))
 
     def judge_shards(model: Any) -> None:
         judge_start(model)
         if recipe.eval.keep_best:
             judge.during(trainer, model, 0)
-        progress.judging_seconds = judge.seconds
 
     if sharding():  # no process has all of the model, nor room for it, before it is sharded
         trainer.add_callback(AtStart(judge_shards))
-    alarms = Alarms(recipe.alarms, folder, updates)
     trainer.add_callback(alarms)
-    trainer.add_callback(progress)  # after judging: its time isn't a step's
+    trainer.add_callback(view)  # after judging: its time isn't a step's
     trainer.add_callback(stop)
     profiler = ProfileCallback(folder, updates) if profile and is_main() else None
     if profiler is not None:
         trainer.add_callback(profiler)  # the last one: others' work before a step is done by then
-    trainer.remove_callback(PrinterCallback)  # prints every metric over the progress bar
+    trainer.remove_callback(PrinterCallback)  # prints every metric
     if resume and not from_main(lambda: has_checkpoint(folder)):
         from_main(lambda: cut_logs(folder, 0))  # killed before the first one: from the start
         resume = False
-    trainer.train(resume_from_checkpoint=resume)
+    with view:
+        trainer.train(resume_from_checkpoint=resume)
     if profiler is not None:
         print(profiler.report())
     if (stop.stopped or alarms.stopped) and trainer.state.global_step < trainer.state.max_steps:
