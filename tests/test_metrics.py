@@ -17,7 +17,7 @@ from distil import Feedback
 from distil.feedback import corrections
 from distil.served import asking
 from test_served import served_trainer
-from test_tools import tool_trainer
+from tooltoys import tool_trainer
 from trainertoys import lines, make_trainer
 from vllmserver import vllm_server
 
