@@ -38,7 +38,7 @@ def make_rollout(step: int, row: int, **changes: Any) -> dict[str, Any]:
     return {
         "step": step, "row": row, "group": row // 4, "problem": f"sum-{number}",
         "prompt": [{"role": "user", "content": f"What is {number} + 1?"}],
-        "completion": [{"role": "assistant", "content": f"It is {number + row % 2}."}],
+        "completion": f"It is {number + row % 2}.",
         "reward": float(row % 2),
         "feedback": [{"source": "sums", "text": "That is wrong.", "demonstration": None}],
         "context": "sibling" if row % 4 else "report",

@@ -231,17 +231,16 @@ def test_text_that_looks_like_markup_reaches_the_page_as_data(tmp_path: Path) ->
     assert unpacked(page, "rollouts-0-0")["rows"][0]["completion"] == NASTY
 
 
-def test_tool_calls_and_their_answers_are_turns(tmp_path: Path) -> None:
+def test_a_prompts_tool_calls_are_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a")
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "find"}]}
-    said = [call, {"role": "tool", "content": "page 7"}, {"role": "assistant", "content": "7"}]
-    write_lines(run / "rollouts.jsonl", [make_rollout(1, 0, completion=said)])
-    page = report([run]).read_text(encoding="utf-8")
-    block = unpacked(page, "rollouts-0-0")
-    turns = [(role, block["texts"][place]) for role, place in block["rows"][0]["turns"]]
-    assert [role for role, _ in turns] == ["assistant", "tool", "assistant"]
-    assert '"find"' in turns[0][1]
-    assert turns[1][1] == "page 7"
+    prompt = [{"role": "user", "content": "Where?"}, call, {"role": "tool", "content": "page 7"}]
+    write_lines(run / "rollouts.jsonl", [make_rollout(1, 0, prompt=prompt)])
+    block = unpacked(report([run]).read_text(encoding="utf-8"), "rollouts-0-0")
+    said = [(role, block["texts"][place]) for role, place in block["rows"][0]["prompt"]]
+    assert [role for role, _ in said] == ["user", "assistant", "tool"]
+    assert '"find"' in said[1][1]
+    assert said[2][1] == "page 7"
 
 
 # ---------------------------------------------------------------- curves

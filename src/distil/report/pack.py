@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from distil.report.scan import Entry
-from distil.types import completion_text
 
 BLOCK = 64
 """Rollouts in a block: unpacking one takes milliseconds."""
@@ -107,9 +106,7 @@ def _ratio(entries: Sequence[Entry]) -> float:
     return _pack(sample, every, 0, 0).size / sum(e.size for e in sample)
 
 
-def _pack(
-    entries: Sequence[Entry], with_tokens: set[int], found: int, detailed: int
-) -> Packed:  # fmt: skip
+def _pack(entries: Sequence[Entry], with_tokens: set[int], found: int, detailed: int) -> Packed:
     blocks = []
     for start in range(0, len(entries), BLOCK):
         texts = _Texts()
@@ -167,8 +164,7 @@ def _row(entry: Entry, texts: _Texts, *, with_tokens: bool) -> dict[str, Any]:
     return {
         "group": record["group"],
         "prompt": messages(record["prompt"]),
-        "completion": completion_text(record["completion"]),
-        "turns": messages(record["completion"]) if _is_dialogue(record["completion"]) else None,
+        "completion": record["completion"],
         "feedback": [
             [f["source"], texts.place(f["text"]), texts.place(f["demonstration"])]
             for f in record["feedback"]
@@ -176,11 +172,6 @@ def _row(entry: Entry, texts: _Texts, *, with_tokens: bool) -> dict[str, Any]:
         "teacher": messages(record["teacher_prompt"]),
         "tokens": record.get("tokens") if with_tokens else None,
     }
-
-
-def _is_dialogue(completion: Any) -> bool:
-    """Whether tools or an environment speak in it."""
-    return isinstance(completion, list) and len(completion) > 1
 
 
 def _content(message: dict[str, Any]) -> str:

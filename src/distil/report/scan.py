@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from distil.errors import RunError
-from distil.types import SUCCESS_REWARD, completion_text
+from distil.types import SUCCESS_REWARD
 
 PREVIEW = 90
 """Characters of a completion that a table shows."""
@@ -87,7 +87,7 @@ def _entries(file: Path) -> Iterator[Entry]:
 def _entry(file: Path, offset: int, size: int, record: dict[str, Any]) -> Entry:
     tokens = record.pop("tokens", None)
     bare = size if tokens is None else len(json.dumps(record, ensure_ascii=False).encode())
-    text = " ".join(completion_text(record["completion"]).split())
+    text = " ".join(record["completion"].split())
     return Entry(
         file, offset, size, bare, record["step"], record["row"], record["group"],
         record["problem"], record["reward"], record["context"],

@@ -8,7 +8,7 @@ async function rolloutView(rollouts, row, start, open) {
     : [el("p", { class: "about" }, row.tokens === 0 && row.cost != null
       ? "Its token values were left out, to keep this page small (--megabytes)."
       : "Token values weren't logged for this rollout (train.log_rollouts a step)."),
-    record.turns ? messagesOf(record.turns) : el("div", { class: "text" }, record.completion)];
+    el("div", { class: "text" }, record.completion)];
   return el("div", { class: "rollout" },
     el("div", { class: "headline" },
       el("span", { class: "verdict " + row.verdict },

@@ -54,7 +54,6 @@ class Rollouts {
       ...row,
       prompt: messages(row.prompt),
       teacher: messages(row.teacher),
-      turns: messages(row.turns),
       feedback: row.feedback.map(([who, said, shown]) => [who, text(said), text(shown)]),
     };
   }
