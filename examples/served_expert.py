@@ -21,7 +21,8 @@ from distil import DistILConfig, DistILTrainer, Feedback
 from distil.models import load_model
 
 MODEL = "smollm2-135m-instruct"
-STEPS = 6
+STEPS = 10
+HELD_OUT = 12
 
 
 def rows(pairs):
@@ -58,10 +59,11 @@ def train(address, name):
         num_generations=4,
         max_completion_length=16,
         max_teacher_prompt_length=256,
-        learning_rate=2e-5,
+        learning_rate=4e-5,
+        lr_scheduler_type="constant",
         objective={"future": "mean", "future_weight": 0.3, "credit_end": True, "top_k": 20},
         num_generations_eval=4,
-        per_device_eval_batch_size=64,
+        per_device_eval_batch_size=48,
         save_strategy="no",
         bf16=False,
         use_cpu=True,
@@ -73,8 +75,8 @@ def train(address, name):
         model,
         reward,
         args,
-        rows(pairs[16:]),
-        eval_dataset=rows(pairs[:16]),
+        rows(pairs[HELD_OUT:]),
+        eval_dataset=rows(pairs[:HELD_OUT]),
         feedback_funcs=answers,
         processing_class=tokenizer,
     )
@@ -82,8 +84,8 @@ def train(address, name):
     trainer.train()
     after = trainer.evaluate()["eval_reward"]
     failed = sum(log.get("teacher/failed", 0.0) for log in trainer.state.log_history)
-    print(f"right on 16 held-out sums: {before:.2f} before, {after:.2f} after; requests that "
-          f"the expert didn't answer: {failed:.0f}")  # fmt: skip
+    print(f"right on {HELD_OUT} held-out sums: {before:.2f} before, {after:.2f} after")
+    print(f"requests that the expert didn't answer: {failed:.0f}")
 
 
 def main():
