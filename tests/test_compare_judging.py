@@ -86,22 +86,24 @@ def test_step_time_covers_sampling_and_not_judging(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample, judge = DistILTrainer._generate_and_score_completions, command.evaluate
+    clock, passed = time.perf_counter, [0.0]
 
     def slow_sample(*arguments: Any, **keywords: Any) -> Any:
-        time.sleep(0.5)
+        passed[0] += 1_000
         return sample(*arguments, **keywords)
 
     def slow_judge(*arguments: Any, **keywords: Any) -> Any:
-        time.sleep(1.5)
+        passed[0] += 100_000
         return judge(*arguments, **keywords)
 
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + passed[0])
     monkeypatch.setattr(DistILTrainer, "_generate_and_score_completions", slow_sample)
     monkeypatch.setattr(command, "evaluate", slow_judge)
     assert train(recipe_file, tmp_path / "run", "--eval.every", "1", "--train.steps", "2") == 0
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     times = [r["step_time"] for r in map(json.loads, lines) if "step_time" in r]
     assert len(times) == 2
-    assert all(0.5 <= t < 1.5 for t in times)
+    assert all(1_000 <= t < 2_000 for t in times)
 
 
 def test_rollouts_are_counted_in_fresh_batches_however_many_updates_they_get() -> None:
