@@ -112,8 +112,9 @@ def test_help_of_train_shows_the_recipes_own_values(capsys: pytest.CaptureFixtur
 
 
 def test_a_command_far_from_any_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Known: compare, correct, data, doctor, eval, run-code, theory, train." in complaint(
-        ["xyz"], capsys
+    assert (
+        "Known: compare, correct, data, doctor, eval, report, run-code, theory, train."
+        in complaint(["xyz"], capsys)
     )
 
 

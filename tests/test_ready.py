@@ -123,6 +123,7 @@ def test_two_nodes_find_one_another(tmp_path: Path, stand_in: Stand) -> None:
         "rank, met = distributed.get_rank(), [None] * distributed.get_world_size()\n"
         "distributed.all_gather_object(met, rank)\n"
         "print('met', rank, met, *sys.argv[1:])\n"
+        "distributed.destroy_process_group()\n"  # its threads may outlive the interpreter
     )
     real = f"{sys.executable} -m accelerate.commands.accelerate_cli"
     stand_in("launch", f'exec {real} "${{@/distil.cli/meet.cli}}"')
