@@ -40,8 +40,7 @@ async function begin() {
   }
 
   function toggleTheme() {
-    const root = document.documentElement;
-    root.dataset.theme = isDark() ? "light" : "dark";
+    setTheme(document.documentElement.dataset.theme === "light" ? "dark" : "light");
     redrawCharts();
   }
 
@@ -52,7 +51,10 @@ async function begin() {
   el("form", { method: "dialog" }, el("button", {}, "Close")));
   document.getElementById("help-button").addEventListener("click", () => help.showModal());
   document.getElementById("theme").addEventListener("click", toggleTheme);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawCharts);
+  preference.addEventListener("change", () => {
+    followPreference();
+    redrawCharts();
+  });
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
@@ -78,11 +80,17 @@ async function begin() {
   document.body.dataset.ready = "true";
 }
 
-function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+const preference = matchMedia("(prefers-color-scheme: dark)");
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
 }
 
+function followPreference() {
+  setTheme(preference.matches ? "dark" : "light");
+}
+
+followPreference();
 begin().catch((error) => {
   document.getElementById("main").replaceChildren(
     el("p", { role: "alert" }, "This report can't be shown: " + error.message));
