@@ -163,6 +163,7 @@ def _train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
         print(f"  best/           the model after step {best.step} ({said})")
     print("  rollouts.jsonl  every rollout: reward, feedback, teacher prompt, cost and credit")
     print("  metrics.jsonl   every step        results.md  the table above")
+    print(f"As one page, with every token's credit: distil report {folder}")
     return 0
 
 
