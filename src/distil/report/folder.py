@@ -17,6 +17,7 @@ from distil.evalfile import Evaluation, read
 from distil.runs import (
     ALARMS_FILE,
     BAD_STEPS_FILE,
+    METRICS_FILE,
     OLD_ROLLOUTS_FILE,
     PROFILE_FILE,
     RECIPE_FILE,
@@ -35,7 +36,6 @@ class Judged:
 
     name: str
     step: int
-    rollouts: int
     evaluation: Evaluation
 
 
@@ -76,10 +76,10 @@ class RunFolder:
 
 def read_run(path: Path) -> RunFolder:
     """Reads a run's folder. Raises RunError if it isn't one, or if a file of it is damaged."""
-    known = (path / name for name in ("metrics.jsonl", ROLLOUTS_FILE, RECIPE_FILE))
+    known = (path / name for name in (METRICS_FILE, ROLLOUTS_FILE, RECIPE_FILE))
     if not any(file.is_file() for file in known):
         raise RunError(
-            f"{path} holds no run: there is no {RECIPE_FILE}, metrics.jsonl or {ROLLOUTS_FILE} in "
+            f"{path} holds no run: there is no {RECIPE_FILE}, {METRICS_FILE} or {ROLLOUTS_FILE} in "
             "it. Name the folder that `distil train` printed (its train.output_dir)."
         )
     recipe = _yaml(path / RECIPE_FILE)
@@ -112,7 +112,7 @@ def _status(path: Path, metrics: dict[int, Any], steps: int, updates: int) -> st
         return f"finished: {steps} steps"
     if not metrics:
         return f"0 of {steps} steps"
-    written = time.localtime((path / "metrics.jsonl").stat().st_mtime)
+    written = time.localtime((path / METRICS_FILE).stat().st_mtime)
     return f"{done} of {steps} steps, last written {time.strftime('%Y-%m-%d %H:%M', written)}"
 
 
@@ -126,8 +126,7 @@ def _evaluations(path: Path) -> list[Judged]:
             record = _json(file)
             judged = read(file) if record.get("attempts") else None
             if judged is not None:
-                step, rollouts = record.get("step", 0), record.get("rollouts", 0)
-                found.append(Judged(file.stem, step, rollouts, judged))
+                found.append(Judged(file.stem, record.get("step", 0), judged))
     return sorted(found, key=lambda j: (j.step, j.name))
 
 

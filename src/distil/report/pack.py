@@ -48,9 +48,9 @@ def packed(value: Any) -> str:
 def pack(entries: Sequence[Entry], room: int) -> Packed:
     """As many rollouts as fit into `room` bytes, and as many of their token values."""
     detailed = sum(e.striking is not None for e in entries)
-    target = float(room)
+    target, ratio = float(room), max(_ratio(entries), 1e-9)
     while True:
-        kept, with_tokens = choose(entries, target / max(_ratio(entries), 1e-9))
+        kept, with_tokens = choose(entries, target / ratio)
         found = _pack(kept, with_tokens, len(entries), detailed)
         if found.size <= room or not kept:
             return found
@@ -162,7 +162,6 @@ def _row(entry: Entry, texts: _Texts, *, with_tokens: bool) -> dict[str, Any]:
         return [[m["role"], texts.place(_content(m))] for m in prompt]
 
     return {
-        "group": record["group"],
         "prompt": messages(record["prompt"]),
         "completion": record["completion"],
         "feedback": [

@@ -86,7 +86,6 @@ def _run(run: RunFolder, entries: Sequence[Entry], reward: dict[str, list[Any]])
     return {
         "name": run.name,
         "status": run.status,
-        "updates": run.updates,
         "reward": reward,
         "seconds": {"step": list(seconds), "total": [round(s, 2) for s in seconds.values()]},
         "metrics": metric_columns(run.metrics),

@@ -42,7 +42,7 @@ def bins(steps: Iterable[int]) -> dict[int, int]:
 
 
 def metric_columns(metrics: Mapping[int, Mapping[str, Any]]) -> Columns:
-    """ "step", and a list for every numeric metric: a bin's mean, None where it has none."""
+    """The steps, and a list for every numeric metric: a bin's mean, None where it has none."""
     drawn = bins(metrics)
     grouped: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for step, record in metrics.items():
@@ -91,7 +91,7 @@ def reward_curve(entries: Sequence[Entry]) -> Columns:
 
 
 def feedback_shares(entries: Sequence[Entry]) -> Columns:
-    """ "step", and for each kind of context its share of the rollouts; "none" without any."""
+    """The steps, and for each kind of context its share of the rollouts; "none" without any."""
     drawn = bins(e.step for e in entries)
     counts: dict[int, Counter[str]] = defaultdict(Counter)
     for e in entries:
@@ -115,9 +115,6 @@ def evaluation_curve(run: RunFolder) -> list[dict[str, Any]]:
             {
                 "name": judged.name,
                 "step": judged.step * run.updates,
-                "rollouts": judged.rollouts,
-                "problems": len(by_problem(judged.evaluation.attempts)),
-                "samples": samples_of(judged.evaluation.attempts),
                 "figures": {name: _three(mean_interval(v)) for name, v in figures.items()},
             }
         )

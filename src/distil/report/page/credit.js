@@ -46,7 +46,7 @@ function historyOf(rollouts, row, open) {
   const { step, reward, tokens } = rollouts.columns;
   const marks = [];
   for (let i = from; i <= to; i++) {
-    const verdict = reward[i] == null ? "ungraded" : reward[i] >= 0.5 ? "right" : "wrong";
+    const verdict = verdictOf(reward[i]);
     const signs = { right: "●", wrong: "○", ungraded: "?" };
     marks.push(el("button", {
       type: "button", class: `mark ${verdict}${tokens[i] ? " detailed" : ""}`,

@@ -4,6 +4,11 @@
 const BLOCK = 64;
 const KEPT_BLOCKS = 40;
 
+// Right from a reward of 0.5 on, as everywhere in distil (SUCCESS_REWARD).
+function verdictOf(reward) {
+  return reward == null ? "ungraded" : reward >= 0.5 ? "right" : "wrong";
+}
+
 async function unpack(id) {
   const text = atob(document.getElementById(id).textContent);
   const bytes = new Uint8Array(text.length);
@@ -40,7 +45,7 @@ class Rollouts {
       const row = { run: this.run, i, id: this.run + "/" + i };
       for (const name of names) row[name] = this.columns[name][i];
       row.size = row.credit == null ? null : Math.abs(row.credit);
-      row.verdict = row.reward == null ? "ungraded" : row.reward >= 0.5 ? "right" : "wrong";
+      row.verdict = verdictOf(row.reward);
       return row;
     });
   }

@@ -35,7 +35,7 @@ async function begin() {
       document.getElementById("tab-" + other).setAttribute("aria-selected", String(other === name));
     }
     showCharts(panels[name]);
-    if (name === "credit") await (table = table || credit.start_table());
+    if (name === "credit") await (table = table || credit.startTable());
     else history.replaceState(null, "", "#" + name);
   }
 

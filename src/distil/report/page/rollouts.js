@@ -17,7 +17,6 @@ class CreditPart {
     this.head = head;
     this.all = all;
     this.ranking = "newest";
-    this.start = null;
     this.filters = { text: "", verdict: "", context: "", run: "", tokens: false };
     this.opened = null;
   }
@@ -39,7 +38,7 @@ class CreditPart {
 
   toolbar() {
     const set = (name) => (value) => { this.filters[name] = value; this.refilter(); };
-    const contexts = [...new Set(this.all.flatMap((r) => r.columns.context))].map((c) => c || "none");
+    const contexts = [...new Set(this.all.flatMap((r) => r.columns.context).map((c) => c || "none"))];
     this.search = el("input", { type: "search", placeholder: "search answers and problems (/)",
       "aria-label": "Search rollouts", oninput: () => set("text")(this.search.value.toLowerCase()) });
     this.box = el("input", { type: "checkbox",
@@ -52,14 +51,14 @@ class CreditPart {
       el("div", { class: "row" }, this.search,
         choice("Verdict", [["", "any"], ...["right", "wrong", "ungraded"].map((v) => [v, v])], "",
           set("verdict")),
-        choice("Feedback", [["", "any"], ...[...new Set(contexts)].map((c) => [c, c])], "",
+        choice("Feedback", [["", "any"], ...contexts.map((c) => [c, c])], "",
           set("context")),
         this.all.length > 1 ? choice("Run", [["", "all"],
           ...this.head.runs.map((r, i) => [String(i), r.name])], "", set("run")) : null,
         el("label", { class: "choice" }, this.box, " with token values")));
   }
 
-  start_table() {
+  startTable() {
     const runs = this.head.runs;
     const narrow = { headerHozAlign: "right", hozAlign: "right" };
     this.table = new Tabulator(this.place, {
