@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from distil.evalfile import Evaluation, read, store
-from distil.figures import Attempt, _chance_to_win
-from distil.tables import result_rows
+from distil.evaluate.evalfile import Evaluation, read, store
+from distil.figures.estimates import Attempt, _chance_to_win
+from distil.figures.tables import result_rows
 
 PROBLEMS = 1_000
 

@@ -24,7 +24,7 @@ from transformers import PrinterCallback, TrainerCallback
 from distil.commands.train import make_trainer
 from distil.config import Recipe
 from distil.models import load_model
-from distil.recipefile import load_recipe
+from distil.recipe.recipefile import load_recipe
 from distil.tasks import load_task
 from measuring import MIB, cpu_name, resident, table
 

@@ -3,8 +3,8 @@
     python benchmarks/memory.py recipes/demo.yaml [--flags as of distil train]
 
 Measured: the process's largest resident set, less that of a process that only imports (torch and
-the rest). Estimated: `distil.memory`, as `distil train --dry-run` prints it. The run has one step
-and judges nothing.
+the rest). Estimated: `distil.profiling.memory`, as `distil train --dry-run` prints it. The run has
+one step and judges nothing.
 """
 
 import subprocess

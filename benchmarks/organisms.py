@@ -17,11 +17,11 @@ from statistics import mean
 import torch
 
 from distil.config import EvalConfig, TaskConfig
-from distil.evaluate import evaluate
-from distil.figures import Attempt, summarise
+from distil.evaluate.judging import evaluate
+from distil.figures.estimates import Attempt, summarise
 from distil.models import load_model, resolve_model
 from distil.organisms import NOTE, ORGANISMS
-from distil.prompts import student_messages, teacher_prompt
+from distil.prompts.messages import student_messages, teacher_prompt
 from distil.tasks import load_task
 from distil.types import Problem, Prompt, TeacherContext
 

@@ -9,7 +9,7 @@ rate. Every completion has 64 tokens, so that the work is equal; with --ends the
 model ends them, and what counts is a batch's seconds.
 
 Sides: trl (transformers' generate as GRPOTrainer calls it), shared (the same, but each prompt read
-once: distil.sharedprompts), and ctranslate2 where it is installed (pip install --no-deps
+once: distil.trainer.sharedprompts), and ctranslate2 where it is installed (pip install --no-deps
 ctranslate2). Asked for by --only: paged (TRL's use_transformers_continuous_batching, here with a
 cache of 128 blocks: left to itself it takes half of a machine's memory at once) and static
 (generate on a compiled static cache).
@@ -27,8 +27,8 @@ import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from distil.models import load_model
-from distil.probe import left_padded
-from distil.sharedprompts import complete
+from distil.trainer.probe import left_padded
+from distil.trainer.sharedprompts import complete
 from measuring import product_rate
 
 MODEL = "smollm2-135m-instruct"

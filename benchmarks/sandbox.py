@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from distil.errors import SandboxUnavailable
-from distil.layout import as_markdown
+from distil.figures.layout import as_markdown
 from distil.sandbox import Job, Limits, SandboxPool, StdioTest, Verdict
 from distil.sandbox.cells import bubblewrap_around
 

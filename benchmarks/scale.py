@@ -3,9 +3,9 @@
     python benchmarks/scale.py            # prints them
     python benchmarks/scale.py --write    # and puts them into docs/scale.md
 
-Memory is `distil.memory`'s, as `distil train --dry-run` prints it. Times are bytes over a stated
-bandwidth and operations over a stated utilisation: nothing here was measured on a GPU. Texts are
-pickled, as they are gathered, and their sizes counted: that much is simulation.
+Memory is `distil.profiling.memory`'s, as `distil train --dry-run` prints it. Times are bytes over a
+stated bandwidth and operations over a stated utilisation: nothing here was measured on a GPU. Texts
+are pickled, as they are gathered, and their sizes counted: that much is simulation.
 """
 
 import pickle
@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen3Config
 
-from distil.checks import check_recipe
 from distil.config import LoraSettings, Recipe
-from distil.layout import as_markdown
-from distil.memory import GIB, ModelShape, memory_parts, peak
-from distil.recipefile import load_recipe
+from distil.figures.layout import as_markdown
+from distil.profiling.memory import GIB, ModelShape, memory_parts, peak
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe
 from distil.types import Feedback
 
 PROJECT = Path(__file__).parent.parent

@@ -4,10 +4,10 @@
 
 A whole step of DistIL (teacher's pass, student's, output layer, loss, backward, optimiser; fixed
 rollouts, nothing sampled) on random Llamas, one size changed at a time, every part timed by
-`distil.parts`. Per part, seconds = a * size ** exponent is fitted by least squares of logarithms
-(R^2 in brackets), and so is the step's peak memory above what lay there before the step. With
-tokens, nothing may grow faster than they do but attention (the row `length`, in teacher, student
-and backward). An exponent near 0 with a low R^2 says that the size makes no odds.
+`distil.profiling.parts`. Per part, seconds = a * size ** exponent is fitted by least squares of
+logarithms (R^2 in brackets), and so is the step's peak memory above what lay there before the step.
+With tokens, nothing may grow faster than they do but attention (the row `length`, in teacher,
+student and backward). An exponent near 0 with a low R^2 says that the size makes no odds.
 
 `--busy`: the processor seconds of all threads, where others use the machine too. Times and memory
 come from two processes: the second one's allocator hands each block back at once
@@ -33,8 +33,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 
 from distil import DistILConfig, DistILTrainer, Feedback
-from distil.parts import peak_meter
-from distil.profiler import ProfileCallback
+from distil.profiling.parts import peak_meter
+from distil.profiling.profiler import ProfileCallback
 
 TEMPLATE = (
     "{% for m in messages %}<|start|> {{ m['role'] }} {{ m['content'] }} <|end|>{% endfor %}"

@@ -11,9 +11,9 @@ Equal: model, prompt, number and length of rollouts (`min_new_tokens`: no early 
 reads every row, micro-batches, activation checkpointing (TRL's default), optimiser. TRL's compares
 on the student's top-K by reverse KL; ours by `--objective`, whose default looks further: future
 credit with a group's baseline. Every process is a fresh one, sides take turns, and each says by its
-parts (`distil.parts`) where time and memory went. `--busy` counts the processor seconds of all
-threads instead of the clock's. Memory is the peak above the loaded model: what a step adds, with
-gradients, AdamW and the EMA shadow, which are alike on both sides.
+parts (`distil.profiling.parts`) where time and memory went. `--busy` counts the processor seconds
+of all threads instead of the clock's. Memory is the peak above the loaded model: what a step adds,
+with gradients, AdamW and the EMA shadow, which are alike on both sides.
 
 Floor: a part's matrix products at the rate that this machine reaches on one large product; for
 sampling, the weights read once a token at the bandwidth of reading them; both measured here.
@@ -39,8 +39,8 @@ from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
 from distil import DistILConfig, DistILTrainer, Feedback
 from distil.models import load_model
-from distil.parts import at_gradient, count, part, peak_meter, turn
-from distil.profiler import ProfileCallback
+from distil.profiling.parts import at_gradient, count, part, peak_meter, turn
+from distil.profiling.profiler import ProfileCallback
 
 MIB = 2**20
 QUESTION = (

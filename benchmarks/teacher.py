@@ -7,8 +7,8 @@
 
 before    rows in the order they come, 16 at a time (the demo's micro-batch), prompts padded on the
           left to the longest, completions on the right; every sibling reads its own prompt
-apart     `distil.teacherpass` without sharing: rows of like length together
-after     `distil.teacherpass`: what rows begin with alike is read once, where that pays
+apart     `distil.teacher.teacherpass` without sharing: rows of like length together
+after     `distil.teacher.teacherpass`: what rows begin with alike is read once, where that pays
 
 Ids are random, lengths and what siblings share are as in the mixes below; the output layer (top 20
 and the sampled token at every completion token) is in all three. The largest difference of a
@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from distil import teacherpass
-from distil.hidden import completion_hidden
 from distil.models import load_model
-from distil.output_layer import output_layer
-from distil.passplan import Row, make_plan
-from distil.teacher import ShadowTeacher
+from distil.teacher import teacherpass
+from distil.teacher.passplan import Row, make_plan
+from distil.teacher.teachers import ShadowTeacher
 from distil.vocab import topk_and_gather_logps
+from distil.vocab.hidden import completion_hidden
+from distil.vocab.output_layer import output_layer
 
 K = 20
 AT_ONCE = 16

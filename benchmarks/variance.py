@@ -25,7 +25,7 @@ from torch import Tensor
 from distil.commands.train import make_trainer, rows
 from distil.models import load_model
 from distil.objectives import distil_token_loss, masked_mean
-from distil.recipefile import load_recipe
+from distil.recipe.recipefile import load_recipe
 from distil.tasks import load_task
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "organisms"

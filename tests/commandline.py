@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from distil.cli import main
+from distil.commands.evalflags import EvalFlags
 from distil.config import Recipe
-from distil.flags import EvalFlags
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 # But for accelerate's own settings.

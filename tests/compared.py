@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from distil.compare.plan import Run
-from distil.runs import rollouts_after
+from distil.runs.folder import rollouts_after
 
 SUITE: dict[str, Any] = {
     "recipe": "recipe.yaml",

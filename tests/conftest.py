@@ -11,7 +11,7 @@ import jaxtyping
 
 # Annotated shapes are checked at run time, in the tests only. objectives and vocab check their
 # shapes themselves, with messages that are tested.
-SHAPED = ["distil.scoring", "distil.teacherpass", "distil.hidden"]
+SHAPED = ["distil.trainer.scoring", "distil.teacher.teacherpass", "distil.vocab.hidden"]
 jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
 
 import pytest
@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import distil
 from distil.cli import main
-from distil.presets import merged
+from distil.recipe.presets import merged
 
 # The toy models are far too small to share between threads.
 torch.set_num_threads(1)

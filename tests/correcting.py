@@ -10,7 +10,7 @@ import pytest
 
 from distil.cli import main
 from distil.feedback.correctionfile import parse
-from distil.runs import begin_run
+from distil.runs.folder import begin_run
 
 
 def rollout(problem: str, completion: str, **more: Any) -> dict[str, Any]:

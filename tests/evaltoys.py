@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from conftest import make_model, make_tokenizer
-from distil.probe import sample
+from distil.trainer.probe import sample
 from judgeserver import MODEL, ONE_AT_A_TIME
 
 QUESTIONS = ["1 + 1 =", "2 + 2 =", "3 + 3 ="]

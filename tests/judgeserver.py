@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from conftest import make_model, make_tokenizer
-from distil.probe import sample
+from distil.trainer.probe import sample
 from loopback import LoopbackHandler, LoopbackServer, serving
 
 MODEL = "toy-judge"

@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from conftest import make_model
-from distil.aggregation import COMPLETION_KEYS, PROMPT_KEYS, ReplayBuffer
-from distil.assembly import replay_loss
 from distil.config import ObjectiveConfig
 from distil.errors import RunError
 from distil.objectives import masked_mean
-from distil.scoring import StudentScores
+from distil.trainer.aggregation import COMPLETION_KEYS, PROMPT_KEYS, ReplayBuffer
+from distil.trainer.assembly import replay_loss
+from distil.trainer.scoring import StudentScores
 from test_resume import log_lines
 from trainertoys import change_objective, generation_batch, gradient, lines, make_trainer, rows_of
 

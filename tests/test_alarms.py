@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from conftest import toy_recipe, train
-from distil.alarms import Alarms, signs
-from distil.checkpoints import MARKER
 from distil.config import AlarmConfig
+from distil.runs.alarms import Alarms, signs
+from distil.runs.checkpoints import MARKER
 
 FIGURES = {
     "student entropy low": ("student/entropy", 0.5, 0.001),

@@ -9,9 +9,6 @@ import pytest
 import torch
 
 from conftest import make_model
-from distil.algorithms import ALGORITHMS, algorithm, resolved
-from distil.assembly import cost_function
-from distil.checks import check_recipe
 from distil.config import (
     FeedbackConfig,
     ObjectiveConfig,
@@ -20,7 +17,10 @@ from distil.config import (
 )
 from distil.errors import RecipeError
 from distil.objectives import COSTS
-from distil.training_args import DistILConfig, as_objective
+from distil.recipe.algorithms import ALGORITHMS, algorithm, resolved
+from distil.recipe.checks import check_recipe
+from distil.trainer.assembly import cost_function
+from distil.trainer.training_args import DistILConfig, as_objective
 from trainertoys import generation_batch, gradient, make_trainer
 
 # ---------------------------------------------------------------- names

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distil.badsteps import IN_A_ROW, KEPT, BadSteps
 from distil.errors import TrainingError
+from distil.runs.badsteps import IN_A_ROW, KEPT, BadSteps
 from trainertoys import lines, make_trainer
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from distil.checkpoints import (
+from distil.errors import RunError
+from distil.runs.checkpoints import (
     MARKER,
     complete_checkpoint,
     complete_checkpoints,
@@ -19,7 +20,6 @@ from distil.checkpoints import (
     mark_complete,
     not_written,
 )
-from distil.errors import RunError
 from trainertoys import make_trainer
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from commandline import Write, as_run, complaint, recipe_file, started, with_field
-from distil.checks import check_recipe
 from distil.config import (
     FeedbackConfig,
     LoraSettings,
@@ -19,6 +18,7 @@ from distil.config import (
     TrainConfig,
 )
 from distil.errors import RecipeError
+from distil.recipe.checks import check_recipe
 
 __all__ = ["recipe_file", "started"]  # fixtures
 

@@ -12,9 +12,9 @@ import yaml
 
 from commandline import RECIPES, Write, as_run, complaint, recipe_file, started
 from distil.cli import load_recipe, main
+from distil.commands.evalflags import EvalFlags
 from distil.config import EvalConfig, Recipe, TaskConfig, TrainConfig
-from distil.flags import EvalFlags
-from distil.runs import begin_run, reopen_run
+from distil.runs.folder import begin_run, reopen_run
 
 __all__ = ["recipe_file", "started"]  # fixtures
 

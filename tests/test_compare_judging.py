@@ -11,13 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import toy_recipe, train
-from distil.callbacks import AfterEvery
-from distil.checks import check_recipe
 from distil.commands import judging as command
 from distil.commands.judging import RunJudge
 from distil.config import EvalConfig, Recipe, RolloutConfig, TrainConfig
-from distil.runs import rollouts_after, updates_per_step
-from distil.trainer import DistILTrainer
+from distil.recipe.checks import check_recipe
+from distil.runs.folder import rollouts_after, updates_per_step
+from distil.trainer.callbacks import AfterEvery
+from distil.trainer.trainer import DistILTrainer
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from distil.compare.plan import judged_runs, possible_runs, tuning_runs
 from distil.compare.suite import load_suite
 from distil.config import Recipe
 from distil.errors import RecipeError, SuiteError
-from distil.presets import PRESETS
+from distil.recipe.presets import PRESETS
 
 __all__ = ["no_figure"]  # a fixture
 

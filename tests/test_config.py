@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from commandline import DISTIL, Write, recipe_file, with_field
-from distil.checks import check_recipe
 from distil.cli import load_recipe
 from distil.config import (
     AlarmConfig,
@@ -25,6 +24,7 @@ from distil.config import (
     TeacherConfig,
     TrainConfig,
 )
+from distil.recipe.checks import check_recipe
 
 __all__ = ["recipe_file"]  # a fixture
 

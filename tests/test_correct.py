@@ -10,7 +10,7 @@ from correcting import Say, rollout, run_of, say, shown, stored
 from distil.cli import main
 from distil.commands.dialogue import without_controls
 from distil.feedback.correctionfile import parse
-from distil.layout import harmless
+from distil.figures.layout import harmless
 
 __all__ = ["say"]  # a fixture
 

@@ -16,9 +16,9 @@ import yaml
 
 from conftest import environment, make_model, make_tokenizer
 from correcting import Say, rollout, run_of, say, stored
-from distil.callbacks import StopAfterStep
 from distil.cli import main
 from distil.feedback.correctionfile import parse
+from distil.trainer.callbacks import StopAfterStep
 
 __all__ = ["say"]  # a fixture
 
@@ -38,7 +38,7 @@ SUMS = {
 
 def problem_of_sums() -> tuple[str, str]:
     """(id, answer) of a problem of SUMS."""
-    from distil.recipefile import recipe_from
+    from distil.recipe.recipefile import recipe_from
     from distil.tasks import load_task
 
     problem = load_task(recipe_from(SUMS, prog="test").task).train[0]

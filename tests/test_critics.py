@@ -13,9 +13,9 @@ from datasets import Dataset
 
 from conftest import make_model
 from distil import Feedback
-from distil.equipment import critic_of
 from distil.errors import FeedbackError, RecipeError
 from distil.feedback import judge
+from distil.trainer.equipment import critic_of
 from judgeserver import KEY, MODEL, JudgeServer, judge_server
 from trainertoys import lines, make_trainer
 

@@ -6,7 +6,7 @@ from distil import Feedback
 from distil.feedback import choose_contexts
 from distil.feedback.critics import attempts_in_need
 from distil.feedback.critique import MAX_STEPS, attempt_steps, read_critique
-from distil.prompts import CUT_MARK, critique_messages
+from distil.prompts.messages import CUT_MARK, critique_messages
 from distil.types import Rollout
 
 # ---------------------------------------------------------------- steps and reading

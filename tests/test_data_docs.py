@@ -7,11 +7,11 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from distil.checks import check_recipe
 from distil.cli import main
 from distil.data.sets import SETS
 from distil.data.sources import PACKAGES
-from distil.recipefile import load_recipe
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe
 from published import sciknoweval_row, write_lines
 
 TEXT = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")

@@ -20,14 +20,14 @@ import pytest
 from packaging.requirements import Requirement
 
 from conftest import make_model, make_tokenizer
-from distil.checks import check_recipe
 from distil.cli import main
+from distil.commands.evalflags import eval_flags
 from distil.config import Recipe
-from distil.evalpresets import EVAL_PRESETS
 from distil.feedback.correctionfile import parse
-from distil.flags import eval_flags
-from distil.presets import PRESETS
-from distil.recipefile import load_recipe
+from distil.recipe.checks import check_recipe
+from distil.recipe.evalpresets import EVAL_PRESETS
+from distil.recipe.presets import PRESETS
+from distil.recipe.recipefile import load_recipe
 from docblocks import BLOCKS, DOCS, PAGES, PROJECT, TEXT, Block, commands_of, of_kind
 from judgeserver import KEY, MODEL, judge_server
 from tooltoys import make_calling_model, make_tool_tokenizer

@@ -7,10 +7,10 @@ import pytest
 
 from conftest import make_tokenizer
 from distil.config import Thinking
-from distil.encoder import Encoder, check_thinking, template_options
 from distil.errors import ModelError
-from distil.prompts import student_messages, teacher_prompt
-from distil.recipefile import load_recipe
+from distil.prompts.encoder import Encoder, check_thinking, template_options
+from distil.prompts.messages import student_messages, teacher_prompt
+from distil.recipe.recipefile import load_recipe
 from distil.types import Message, Prompt, TeacherContext
 from test_recipes import THINKING_TEMPLATE
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distil.config import SandboxConfig, TaskConfig
-from distil.recipefile import load_recipe
+from distil.recipe.recipefile import load_recipe
 from distil.tasks.table import TableTask
 
 TABLE = Path(__file__).parents[1] / "recipes" / "coding" / "easy-functions.jsonl"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from distil.cli import main
-from distil.samplers import remote
+from distil.evaluate.samplers import remote
 from evaltoys import QUESTIONS, problems_file, task_flags, toy_completion
 from judgeserver import KEY, MODEL, JudgeServer, judge_server
 

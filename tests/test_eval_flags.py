@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from conftest import make_model, make_tokenizer
-from distil.checks import check_recipe
+from distil.commands.evalflags import eval_flags
 from distil.config import EvalConfig, Recipe, TaskConfig
 from distil.errors import ModelError, RecipeError
-from distil.evalpresets import EVAL_PRESETS
-from distil.figurenames import figure_names
-from distil.flags import eval_flags
-from distil.recipefile import load_recipe
-from distil.samplers import SamplerConfig, open_sampler
+from distil.evaluate.samplers import SamplerConfig, open_sampler
+from distil.figures.figurenames import figure_names
+from distil.recipe.checks import check_recipe
+from distil.recipe.evalpresets import EVAL_PRESETS
+from distil.recipe.recipefile import load_recipe
 
 
 def test_short_forms_are_the_long_ones() -> None:

@@ -14,9 +14,9 @@ from conftest import environment, make_model, make_tokenizer
 from distil.cli import main
 from distil.config import EvalConfig, Recipe, TaskConfig
 from distil.errors import RunError
-from distil.evalfile import Evaluation, Partial, read, settings_of, store
-from distil.figures import Attempt
-from distil.samplers import local
+from distil.evaluate.evalfile import Evaluation, Partial, read, settings_of, store
+from distil.evaluate.samplers import local
+from distil.figures.estimates import Attempt
 from evaltoys import QUESTIONS, problems_file, task_flags
 
 SETTINGS = settings_of("m", {"kind": "vllm"}, "off", TaskConfig(), EvalConfig(samples=4), 9)

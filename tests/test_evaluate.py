@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from distil.config import EvalConfig
-from distil.evaluate import evaluate
-from distil.figures import Attempt
+from distil.evaluate.judging import evaluate
+from distil.figures.estimates import Attempt
 from distil.tasks import one_by_one
 from distil.types import Feedback, Problem
 

@@ -11,9 +11,9 @@ import code_feedback
 import own_checker
 import served_expert
 from conftest import make_model, make_tokenizer
-from distil.checks import check_recipe
-from distil.recipefile import load_recipe
-from distil.runs import read_lines
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe
+from distil.runs.folder import read_lines
 from vllmserver import MODEL, vllm_server
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -3,8 +3,8 @@
 import ast
 import re
 
-from distil.alarms import signs
 from distil.config import AlarmConfig
+from distil.runs.alarms import signs
 from docblocks import DOCS, PROJECT
 
 TEXT = (DOCS / "faq.md").read_text(encoding="utf-8")

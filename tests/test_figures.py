@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from distil.figures import (
+from distil.figures.estimates import (
     Attempt,
     Estimate,
     count_ungraded,
@@ -19,8 +19,8 @@ from distil.figures import (
     summarise,
     truncated_tokens,
 )
-from distil.layout import as_markdown, as_text
-from distil.tables import result_rows
+from distil.figures.layout import as_markdown, as_text
+from distil.figures.tables import result_rows
 
 # ---------------------------------------------------------------- figures
 
@@ -143,7 +143,7 @@ def test_the_interval_is_as_wide_as_theory_says() -> None:
 def test_drawing_in_parts_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [i / 7 for i in range(21)]
     whole = mean_interval(values, draws=1000)
-    monkeypatch.setattr("distil.figures.DRAWN_AT_ONCE", 100)
+    monkeypatch.setattr("distil.figures.estimates.DRAWN_AT_ONCE", 100)
     assert mean_interval(values, draws=1000) == whole
 
 

@@ -16,7 +16,7 @@ from transformers import (
 
 from conftest import make_model
 from distil.errors import ModelError
-from distil.hidden import check_output_layer, completion_hidden
+from distil.vocab.hidden import check_output_layer, completion_hidden
 
 TINY = {
     "vocab_size": 40,

@@ -11,8 +11,8 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from conftest import toy_recipe, train
-from distil.best import Best, BestState
 from distil.cli import main
+from distil.runs.best import Best, BestState
 
 FIGURE = "avg@16"
 

@@ -17,11 +17,11 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoModelForCausalLM
 
 from conftest import make_model
-from distil import processes
-from distil.callbacks import StopAfterStep
 from distil.cli import main
+from distil.distributed import processes
+from distil.distributed.shards import set_up_sharding
 from distil.errors import TrainingError
-from distil.shards import set_up_sharding
+from distil.trainer.callbacks import StopAfterStep
 from sharded import SETTINGS, launch
 from test_whole_path import recipe_file
 

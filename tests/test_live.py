@@ -16,9 +16,9 @@ from rich.console import Console
 
 from conftest import toy_recipe, train
 from distil import live
-from distil.callbacks import StopAfterStep
 from distil.live import LINE_SECONDS, LiveView, console_of
 from distil.live.timeleft import TimeLeft
+from distil.trainer.callbacks import StopAfterStep
 from screen import screen
 from test_live_panel import LOGS, RECORD, Clock, drawn
 

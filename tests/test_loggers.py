@@ -13,9 +13,9 @@ import pytest
 from transformers import PrinterCallback
 
 from conftest import environment, toy_recipe, train
-from distil import loggers
 from distil.errors import RecipeError
-from distil.loggers import check_loggers
+from distil.trainer import loggers
+from distil.trainer.loggers import check_loggers
 from trainertoys import lines, make_trainer
 
 AT_THE_END = {

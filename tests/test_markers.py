@@ -10,9 +10,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from conftest import make_tokenizer
-from distil.collect import Collected, encode_demonstrations, encode_teacher_prompts
-from distil.markers import Markers, find_markers, literal_markers
-from distil.prompts import escape_special_tokens, teacher_prompt
+from distil.prompts.markers import Markers, find_markers, literal_markers
+from distil.prompts.messages import escape_special_tokens, teacher_prompt
+from distil.trainer.collect import Collected, encode_demonstrations, encode_teacher_prompts
 from distil.types import Feedback, Prompt, Rollout, TeacherContext
 from trainertoys import lines, make_trainer
 

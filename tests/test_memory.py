@@ -10,10 +10,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from conftest import make_model
-from distil.checks import check_recipe
 from distil.config import LoraSettings, Recipe
-from distil.memory import GIB, ModelShape, Part, memory_parts, peak
-from distil.recipefile import load_recipe
+from distil.profiling.memory import GIB, ModelShape, Part, memory_parts, peak
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
 # Qwen3-8B's published config.

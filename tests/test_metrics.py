@@ -15,7 +15,7 @@ import distil
 from conftest import conversations
 from distil import Feedback
 from distil.feedback import corrections
-from distil.served import asking
+from distil.teacher.served import asking
 from test_served import served_trainer
 from tooltoys import tool_trainer
 from trainertoys import lines, make_trainer

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from distil import onepass, vocab
-from distil.assembly import assemble
-from distil.onepass import takes_one_pass
+from distil import vocab
+from distil.trainer import onepass
+from distil.trainer.assembly import assemble
+from distil.trainer.onepass import takes_one_pass
 from trainertoys import STALE, generation_batch, gradient, make_trainer
 
 OBJECTIVES: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import pytest
 
 from distil.errors import TaskError
 from distil.organisms import ORGANISMS, programs, sums
-from distil.recipefile import load_recipe
+from distil.recipe.recipefile import load_recipe
 from distil.tasks import load_task
 from distil.tasks.organisms import TASKS
 from distil.tasks.organisms.programs import Fault, parse, programs_problem, report, run

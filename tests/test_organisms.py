@@ -15,7 +15,7 @@ from distil.organisms import NOTE, ORGANISMS, find_organism, is_sound, organism_
 from distil.organisms.documents import Document
 from distil.organisms.pretraining import IGNORE, Settings, batches, encode, network_config
 from distil.organisms.tokenizer import make_tokenizer
-from distil.prompts import student_messages, teacher_prompt
+from distil.prompts.messages import student_messages, teacher_prompt
 from distil.types import TeacherContext
 from worlds import make, name
 

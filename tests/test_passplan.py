@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from distil.passplan import PADDING, Row, common_beginnings, cost, in_passes, make_plan
+from distil.teacher.passplan import PADDING, Row, common_beginnings, cost, in_passes, make_plan
 
 
 def rows_of(lengths: list[int], wanted: int = 1) -> list[Row]:

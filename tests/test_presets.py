@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from distil.checks import check_recipe
 from distil.cli import main
 from distil.config import Recipe
 from distil.errors import RecipeError
-from distil.presets import PRESETS, merged
-from distil.recipefile import load_recipe, recipe_from
+from distil.recipe.checks import check_recipe
+from distil.recipe.presets import PRESETS, merged
+from distil.recipe.recipefile import load_recipe, recipe_from
 from trainertoys import generation_batch, make_trainer, teacher_texts
 
 TOP = 4

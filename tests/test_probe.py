@@ -10,7 +10,7 @@ from conftest import make_model
 from distil import Feedback
 from distil.errors import RecipeError
 from distil.objectives import better_teacher
-from distil.probe import group_rates, sample
+from distil.trainer.probe import group_rates, sample
 from trainertoys import make_trainer
 
 NAN = float("nan")

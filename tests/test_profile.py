@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from conftest import toy_recipe, train
-from distil import parts
 from distil.cli import main
-from distil.parts import JUDGING, PARTS, Clock, Spent, at_gradient, count, part, turn
-from distil.profiler import summary, table, whole
+from distil.profiling import parts
+from distil.profiling.parts import JUDGING, PARTS, Clock, Spent, at_gradient, count, part, turn
+from distil.profiling.profiler import summary, table, whole
 
 
 class Hand:

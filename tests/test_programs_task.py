@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from distil.checks import check_recipe
 from distil.config import Recipe, SandboxConfig, TaskConfig
 from distil.errors import RecipeError, SandboxUnavailable, TaskError
-from distil.recipefile import load_recipe
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe
 from distil.tasks import load_task
 from distil.tasks.grader import Grader
 

@@ -3,7 +3,7 @@
 import pytest
 
 from distil.config import FeedbackConfig
-from distil.prompts import (
+from distil.prompts.messages import (
     CUT_MARK,
     DEMONSTRATION_HEADER,
     cut_middle,

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from distil.assembly import assemble
 from distil.config import ObjectiveConfig
 from distil.objectives import (
     distil_token_loss,
@@ -18,7 +17,8 @@ from distil.objectives import (
     prefix_ratios,
     token_ratio,
 )
-from distil.scoring import StudentScores
+from distil.trainer.assembly import assemble
+from distil.trainer.scoring import StudentScores
 from trainertoys import STALE, change_objective, generation_batch, gradient, make_trainer
 from trees import COSTS, Cost, averaged, make_tree, other_policy
 

@@ -20,12 +20,12 @@ from accelerate.commands.launch import launch_command_parser
 from trl.scripts.vllm_serve import ScriptArguments, build_command
 
 from conftest import environment
-from distil.checks import check_recipe
 from distil.commands.train import training_args
 from distil.config import Recipe, RolloutConfig
+from distil.distributed.shards import refuse_zero3
 from distil.errors import RecipeError, TrainingError
-from distil.memory import ModelShape, Part, memory_parts
-from distil.shards import refuse_zero3
+from distil.profiling.memory import ModelShape, Part, memory_parts
+from distil.recipe.checks import check_recipe
 from sharded import SETTINGS
 
 PROJECT = SETTINGS.parent.parent

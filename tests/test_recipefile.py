@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from commandline import RECIPES, Write, complaint, recipe_file, started
-from distil.algorithms import resolved
-from distil.checks import check_recipe
 from distil.cli import load_recipe, main
 from distil.config import Recipe
+from distil.recipe.algorithms import resolved
+from distil.recipe.checks import check_recipe
 
 __all__ = ["recipe_file", "started"]  # fixtures
 

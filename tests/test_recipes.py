@@ -12,10 +12,10 @@ import pytest
 from transformers import Olmo3Config, Olmo3ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from conftest import CHARACTERS, make_model, make_tokenizer
-from distil.checks import check_recipe
 from distil.cli import main
 from distil.config import Recipe
-from distil.recipefile import load_recipe
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
 DOMAINS = ("science", "coding", "math")

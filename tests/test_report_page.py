@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from distil.report import report
-from distil.runs import read_lines
+from distil.runs.folder import read_lines
 from reportruns import NASTY, make_run, make_tokens, write_lines
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

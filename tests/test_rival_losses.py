@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from distil.assembly import assemble
 from distil.config import ObjectiveConfig
 from distil.objectives import (
     advantage_token_loss,
@@ -17,7 +16,8 @@ from distil.objectives import (
     mean_of_sequence_means,
     released_math_token_loss,
 )
-from distil.scoring import StudentScores
+from distil.trainer.assembly import assemble
+from distil.trainer.scoring import StudentScores
 from trees import make_tree
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from distil.config import Recipe
 from distil.errors import RunError
-from distil.runs import (
+from distil.runs.folder import (
     begin_run,
     cut_logs,
     reopen_run,

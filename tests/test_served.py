@@ -16,9 +16,9 @@ from distil import DistILTrainer
 from distil.config import ServedConfig
 from distil.errors import FeedbackError
 from distil.objectives.costs import NO_PROBABILITY
-from distil.served import asking
-from distil.served.answers import read_samples, read_scores
-from distil.served.teacher import ServedTeacher
+from distil.teacher.served import asking
+from distil.teacher.served.answers import read_samples, read_scores
+from distil.teacher.served.teacher import ServedTeacher
 from trainertoys import generation_batch, gradient, lines, make_trainer
 from vllmserver import MODEL, SECONDS, VllmServer, served_trainer, server, vllm_server
 

@@ -23,10 +23,10 @@ from distil.objectives import (
     masked_mean,
     sampling_variance,
 )
-from distil.scoring import compare
-from distil.served import asking
-from distil.served.answers import read_samples
-from distil.served.teacher import _shares, sampled
+from distil.teacher.served import asking
+from distil.teacher.served.answers import read_samples
+from distil.teacher.served.teacher import _shares, sampled
+from distil.trainer.scoring import compare
 from trainertoys import generation_batch, gradient, lines, make_trainer
 from vllmserver import other_tokenizer, served_trainer, vllm_server
 

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from conftest import make_model
 from distil import Feedback
-from distil.output_layer import _whole
-from distil.shards import reshard
-from distil.teacher import TEACHER_FILE
+from distil.distributed.shards import reshard
+from distil.teacher.teachers import TEACHER_FILE
+from distil.vocab.output_layer import _whole
 from sharded import launch, shard_on_cpu
 from test_processes import canned
 from trainertoys import make_trainer

@@ -8,7 +8,7 @@ import torch
 
 from conftest import make_model, make_tokenizer
 from distil.errors import ModelError, RecipeError
-from distil.sharedprompts import complete
+from distil.trainer.sharedprompts import complete
 from trainertoys import generation_batch, make_trainer
 
 

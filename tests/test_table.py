@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from distil.checks import check_recipe
 from distil.config import TaskConfig
 from distil.errors import TaskError
 from distil.feedback import answers, mathematics
-from distil.recipefile import load_recipe
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe
 from distil.tasks import Task, load_task
 from distil.tasks.grader import Grader
 from distil.tasks.kinds import KINDS

@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import make_model
 from distil.errors import RunError, TrainingError
-from distil.teacher import LiveTeacher, LoraOffTeacher, ShadowTeacher, make_teacher
+from distil.teacher.teachers import LiveTeacher, LoraOffTeacher, ShadowTeacher, make_teacher
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -23,11 +23,11 @@ from transformers import (
 )
 
 from conftest import make_model
-from distil import passplan
 from distil.errors import TrainingError
-from distil.hidden import base_model
-from distil.prefixes import can_share
-from distil.teacherpass import TeacherScores, pass_tokens, score_teacher
+from distil.teacher import passplan
+from distil.teacher.prefixes import can_share
+from distil.teacher.teacherpass import TeacherScores, pass_tokens, score_teacher
+from distil.vocab.hidden import base_model
 from test_hidden import TINY
 
 WINDOW = {"sliding_window": 6}
@@ -111,7 +111,7 @@ def test_scores_are_those_of_each_token_alone(
     name: str, given: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, shares = models()[name]
-    monkeypatch.setattr("distil.teacherpass.CPU_PASS_TOKENS", 4.0)  # rows here are short
+    monkeypatch.setattr("distil.teacher.teacherpass.CPU_PASS_TOKENS", 4.0)  # rows here are short
     model.eval()
     prompts, completions, scored = given
     also = torch.arange(10 * 12 * 2).reshape(10, 12, 2) % 40
@@ -160,7 +160,7 @@ def test_bfloat16_stays_within_its_own_error(given: Any, monkeypatch: pytest.Mon
     half = make_model().eval().to(torch.bfloat16)
     errors = []
     for tokens in (1e9, 4.0):  # plain, shared
-        monkeypatch.setattr("distil.teacherpass.CPU_PASS_TOKENS", tokens)
+        monkeypatch.setattr("distil.teacher.teacherpass.CPU_PASS_TOKENS", tokens)
         scores = teacher(half, given, k=0, also=given[1][..., None])
         errors.append((scores.logps - exact).abs().mean().item())
     assert scores.work.tokens > scores.work.positions
@@ -191,7 +191,7 @@ def test_a_process_with_fewer_passes_than_another_runs_as_many(
     given: Any, monkeypatch: pytest.MonkeyPatch, tokens: float
 ) -> None:
     """Shards are gathered by all processes for each pass, or by none."""
-    monkeypatch.setattr("distil.teacherpass.CPU_PASS_TOKENS", tokens)
+    monkeypatch.setattr("distil.teacher.teacherpass.CPU_PASS_TOKENS", tokens)
     model = make_model().eval()
     can_share(model, model)  # its own passes, once
     told, ran = [], []
@@ -200,7 +200,7 @@ def test_a_process_with_fewer_passes_than_another_runs_as_many(
         told.append(count)
         return count + 3
 
-    monkeypatch.setattr("distil.teacherpass.most", most)
+    monkeypatch.setattr("distil.teacher.teacherpass.most", most)
     model.register_forward_hook(lambda *_: ran.append(1))
     prompts, completions, scored = given
     for some in (prompts, [None] * 10):

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from distil import Feedback, teacherpass
+from distil import Feedback
+from distil.teacher import teacherpass
 from tooltoys import (
     FIRST_TURNS,
     OPTIONS,

@@ -5,7 +5,7 @@ from typing import Any
 from distil import Feedback
 from distil.feedback import choose_contexts
 from distil.feedback.tools import tool_calls, tool_traces, trace_text, transcript
-from distil.prompts import CUT_MARK
+from distil.prompts.messages import CUT_MARK
 from distil.types import Rollout
 
 

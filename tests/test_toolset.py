@@ -8,11 +8,11 @@ import pytest
 from transformers.utils import get_json_schema
 
 from conftest import make_model, make_tokenizer
-from distil.checks import check_recipe
 from distil.cli import main
 from distil.config import FeedbackConfig, Recipe, RolloutConfig, TaskConfig
 from distil.errors import RecipeError
-from distil.toolset import check_model_calls_tools, escaping, load_tools
+from distil.recipe.checks import check_recipe
+from distil.trainer.toolset import check_model_calls_tools, escaping, load_tools
 from tooltoys import Shelf, find, make_tool_tokenizer, tool_trainer
 from trainertoys import lines
 

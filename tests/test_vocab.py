@@ -14,9 +14,7 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from distil import output_layer as layers
 from distil import vocab
-from distil.output_layer import output_layer
 from distil.vocab import (
     default_chunk,
     gather_logps,
@@ -24,6 +22,8 @@ from distil.vocab import (
     topk_logps,
     topk_logps_and_entropy,
 )
+from distil.vocab import output_layer as layers
+from distil.vocab.output_layer import output_layer
 
 TOKENS, VOCAB, HIDDEN, SUPPORT = 11, 37, 6, 5
 

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from conftest import make_model, toy_recipe, train
-from distil.callbacks import StopAfterStep
 from distil.cli import main
+from distil.trainer.callbacks import StopAfterStep
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import torch
 
 from conftest import make_model, make_tokenizer
 from distil import DistILTrainer
-from distil.served import asking
+from distil.teacher.served import asking
 from loopback import LoopbackHandler, LoopbackServer, serving
 from trainertoys import make_trainer
 from vllm_stand_in import completions, prompts_of

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distil.errors import DistILError
-    from distil.trainer import DistILTrainer
-    from distil.training_args import DistILConfig
+    from distil.trainer.trainer import DistILTrainer
+    from distil.trainer.training_args import DistILConfig
     from distil.types import Feedback, Problem, Rollout, TeacherContext
 
 _HOMES = {
-    "DistILConfig": "distil.training_args",
+    "DistILConfig": "distil.trainer.training_args",
     "DistILError": "distil.errors",
-    "DistILTrainer": "distil.trainer",
+    "DistILTrainer": "distil.trainer.trainer",
     "Feedback": "distil.types",
     "Problem": "distil.types",
     "Rollout": "distil.types",

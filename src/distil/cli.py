@@ -25,11 +25,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from distil.checks import check_recipe
+from distil.commands.evalflags import eval_flags, value_of, with_options, without_options
 from distil.config import Recipe
 from distil.errors import DistILError, RecipeError, perhaps
-from distil.flags import eval_flags, value_of, with_options, without_options
-from distil.recipefile import load_recipe, parse
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe, parse
 from distil.sandbox.jobs import Limits
 
 USAGE = """usage: distil COMMAND ...

@@ -1,6 +1,6 @@
 """The recipe's schema: what a YAML file or a flag may say.
 
-Typed dataclasses only: the checks on them are `distil.checks`', reading YAML and flags is
+Typed dataclasses only: the checks on them are `distil.recipe.checks`', reading YAML and flags is
 `distil.cli`'s, and nothing here imports torch.
 Names that TRL's users know keep TRL's words. Each default is the vetted one (a test says so).
 """
@@ -341,7 +341,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class AlarmConfig:
-    """Signs that a run goes wrong though its loss falls (distil.alarms); null turns one off."""
+    """Signs of a run that goes wrong though its loss falls (distil.runs.alarms); null: off."""
 
     patience: int = 5
     """So many logs in a row beyond a bound sound the alarm; the first so many are the start."""
@@ -366,7 +366,7 @@ class Recipe:
     """A whole run. `check()` has passed on every Recipe that `distil.cli` hands out."""
 
     preset: str = ""
-    """Published settings to start from (distil.presets): sdpo-science, grpo-on-policy, ..."""
+    """Published settings to start from (`distil.recipe.presets`): sdpo-science, ..."""
     task: TaskConfig = field(default_factory=TaskConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)

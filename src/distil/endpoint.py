@@ -1,8 +1,8 @@
 """Asking an OpenAI-compatible endpoint: one request, and what can go wrong with it as data.
 
 Who asks decides what a failure costs: critiques (`distil.feedback.judge`), an evaluation
-(`distil.samplers.remote`), or a teacher's scores (`distil.served`). Needs the package openai, which
-isn't imported before it's used.
+(`distil.evaluate.samplers.remote`), or a teacher's scores (`distil.teacher.served`). Needs the
+package openai, which isn't imported before it's used.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.errors import RunError, perhaps
-from distil.runs import ROLLOUTS_FILE
+from distil.runs.folder import ROLLOUTS_FILE
 from distil.types import SUCCESS_REWARD, Prompt
 
 

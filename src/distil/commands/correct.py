@@ -15,9 +15,9 @@ from distil.commands.dialogue import HOW, ask_yes, prepare_terminal, show, type_
 from distil.config import Recipe, TaskConfig
 from distil.errors import DistILError, RunError
 from distil.feedback.correctionfile import CORRECTIONS_FILE, append, parse, problem_key
-from distil.layout import harmless
-from distil.recipefile import load_recipe
-from distil.runs import RECIPE_FILE
+from distil.figures.layout import harmless
+from distil.recipe.recipefile import load_recipe
+from distil.runs.folder import RECIPE_FILE
 from distil.tasks import Task, load_task
 from distil.types import SUCCESS_REWARD, Feedback, Problem
 

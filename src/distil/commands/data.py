@@ -12,7 +12,7 @@ from distil.data.sets import SETS, find_set
 from distil.data.sources import PACKAGES, find_source
 from distil.data.writing import digest, report_bytes, table_bytes, write_all
 from distil.errors import DataError
-from distil.layout import as_text
+from distil.figures.layout import as_text
 
 
 def prepare_data(

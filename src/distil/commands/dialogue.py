@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distil.layout import harmless
+from distil.figures.layout import harmless
 
 HOW = 'End with a line of a single "." (or Ctrl-D).  :s skip  :e open $EDITOR  :q quit'
 

@@ -9,7 +9,7 @@ import torch
 
 from distil.errors import ModelError
 from distil.models import EMBEDDED, cache_dir, embedded_file
-from distil.runs import run_info
+from distil.runs.folder import run_info
 from distil.sandbox.selftest import doctor_lines
 
 

@@ -1,7 +1,7 @@
 """`distil train --dry-run`: what a run would do, and whether it would fit, before it costs a cent.
 
 Reads the task, the tokenizer and the model's config; loads no weights, makes no folder. Token
-counts come from the problems themselves, memory from `distil.memory`.
+counts come from the problems themselves, memory from `distil.profiling.memory`.
 """
 
 import statistics
@@ -12,12 +12,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from distil.config import Recipe
-from distil.encoder import Encoder, check_thinking, template_options
 from distil.errors import ModelError
-from distil.layout import as_text
-from distil.memory import GIB, ModelShape, in_words, memory_parts, peak
+from distil.figures.layout import as_text
 from distil.models import NO_CODE, choices_of, resolve_model
-from distil.runs import updates_per_step
+from distil.profiling.memory import GIB, ModelShape, in_words, memory_parts, peak
+from distil.prompts.encoder import Encoder, check_thinking, template_options
+from distil.runs.folder import updates_per_step
 from distil.tasks import Task, answer_prompt, load_task, student_prompt
 from distil.types import Prompt
 
@@ -47,7 +47,10 @@ def dry_run(recipe: Recipe, gpus: int, gpu_gib: float) -> int:
     shape = ModelShape.of(model, recipe.model.lora)
     parts = memory_parts(recipe, shape, gpus, max(longest, *lengths[0]), gpu_gib)
     where = f"one of {gpus} GPUs" if gpus > 1 else "the GPU" if gpus else "the CPU"
-    print(f"\nMemory of {where}, in GiB, at the longest rollouts (an estimate: `distil.memory`):")
+    print(
+        f"\nMemory of {where}, in GiB, at the longest rollouts "
+        "(an estimate: `distil.profiling.memory`):"
+    )
     rows = [["", "GiB", "when", "what"]]
     rows += [[p.name, f"{p.bytes / GIB:.2f}", p.when, p.why] for p in parts]
     rows.append(["peak", f"{peak(parts) / GIB:.2f}", "", "training and sampling take turns"])

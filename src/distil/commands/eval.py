@@ -6,9 +6,10 @@ A stored one needs no model, no torch and no task. Left out: sampling (`distil.c
 from dataclasses import replace
 from pathlib import Path
 
+from distil.commands.evalflags import EvalFlags
 from distil.config import TaskConfig
 from distil.errors import RecipeError, TaskError
-from distil.evalfile import (
+from distil.evaluate.evalfile import (
     Evaluation,
     check_same_problems,
     different,
@@ -18,12 +19,11 @@ from distil.evalfile import (
     store,
     versions,
 )
-from distil.figurenames import default_ks
-from distil.figures import by_problem, samples_of
-from distil.flags import EvalFlags
-from distil.layout import as_text
-from distil.recipefile import recipe_from
-from distil.tables import result_rows
+from distil.figures.estimates import by_problem, samples_of
+from distil.figures.figurenames import default_ks
+from distil.figures.layout import as_text
+from distil.figures.tables import result_rows
+from distil.recipe.recipefile import recipe_from
 
 
 def evaluate_model(flags: EvalFlags) -> int:
@@ -69,7 +69,7 @@ def _check_out(file: Path) -> None:
 
 def _regraded(own: Evaluation, flags: EvalFlags) -> Evaluation:
     """The file's task, unless flags or a recipe name one."""
-    from distil.regrade import regraded
+    from distil.evaluate.regrade import regraded
     from distil.tasks import load_task
 
     task = flags.task

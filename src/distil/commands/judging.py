@@ -13,16 +13,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from distil.best import Best, BestState
 from distil.config import Recipe
-from distil.evalfile import digests, figure_means
-from distil.evaluate import evaluate
-from distil.figures import Attempt
+from distil.distributed.processes import from_main, is_main, rank, spread
+from distil.evaluate.evalfile import digests, figure_means
+from distil.evaluate.judging import evaluate
+from distil.figures.estimates import Attempt
 from distil.models import load_model
-from distil.processes import from_main, is_main, rank, spread
-from distil.runs import rollouts_after, write_json
+from distil.runs.best import Best, BestState
+from distil.runs.folder import rollouts_after, write_json
 from distil.tasks import Task, answer_prompt, student_prompt
-from distil.trainer import DistILTrainer
+from distil.trainer.trainer import DistILTrainer
 from distil.types import Problem, Prompt
 
 

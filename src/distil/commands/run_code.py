@@ -7,7 +7,7 @@ from typing import Any
 
 from distil.errors import TaskError
 from distil.feedback.execution import extract_program, report_text
-from distil.layout import as_text
+from distil.figures.layout import as_text
 from distil.sandbox import Job, Limits, Report, SandboxPool, Verdict
 from distil.sandbox.jobs import TestResult
 from distil.sandbox.testformat import read_tests

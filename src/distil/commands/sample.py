@@ -3,8 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+from distil.commands.evalflags import EvalFlags
 from distil.errors import ModelError, TaskError
-from distil.evalfile import (
+from distil.evaluate.evalfile import (
     Evaluation,
     Partial,
     check_same_problems,
@@ -13,9 +14,8 @@ from distil.evalfile import (
     store,
     versions,
 )
-from distil.evaluate import sample_and_grade
-from distil.flags import EvalFlags
-from distil.samplers import open_sampler
+from distil.evaluate.judging import sample_and_grade
+from distil.evaluate.samplers import open_sampler
 from distil.tasks import load_task, student_prompt
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from distil.errors import DataError
-from distil.layout import as_markdown, as_text, clock
+from distil.figures.layout import as_markdown, as_text, clock
 from distil.theory import (
     bandits,
     cloning,

@@ -15,26 +15,24 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
-from distil.alarms import Alarms
-from distil.callbacks import AfterEvery, AtStart, StopAfterStep
-from distil.checkpoints import has_checkpoint
-from distil.collect import FeedbackFunc
 from distil.commands.judging import RunJudge
 from distil.config import Recipe
-from distil.encoder import check_thinking, template_options
+from distil.distributed.processes import from_main, is_main, on_each, processes, sharding, together
 from distil.errors import RecipeError
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
-from distil.figures import Attempt
-from distil.layout import as_markdown, as_text, clock
+from distil.figures.estimates import Attempt
+from distil.figures.layout import as_markdown, as_text, clock
+from distil.figures.tables import result_rows
 from distil.live import LiveView
 from distil.live.timeleft import TimeLeft
-from distil.loggers import check_loggers
 from distil.models import load_model, resolve_model, to_accelerator
-from distil.processes import from_main, is_main, on_each, processes, sharding, together
-from distil.profiler import ProfileCallback
-from distil.runs import (
+from distil.profiling.profiler import ProfileCallback
+from distil.prompts.encoder import check_thinking, template_options
+from distil.runs.alarms import Alarms
+from distil.runs.checkpoints import has_checkpoint
+from distil.runs.folder import (
     begin_run,
     check_new_run,
     cut_logs,
@@ -43,13 +41,15 @@ from distil.runs import (
     write_json,
     write_text,
 )
-from distil.served.greeting import check_served, check_tokenizer
-from distil.tables import result_rows
 from distil.tasks import Task, load_task, student_prompt
 from distil.tasks.grader import Grader
-from distil.toolset import check_model_calls_tools, load_tools
-from distil.trainer import DistILTrainer
-from distil.training_args import DistILConfig
+from distil.teacher.served.greeting import check_served, check_tokenizer
+from distil.trainer.callbacks import AfterEvery, AtStart, StopAfterStep
+from distil.trainer.collect import FeedbackFunc
+from distil.trainer.loggers import check_loggers
+from distil.trainer.toolset import check_model_calls_tools, load_tools
+from distil.trainer.trainer import DistILTrainer
+from distil.trainer.training_args import DistILConfig
 from distil.types import Problem
 
 

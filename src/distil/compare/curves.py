@@ -13,7 +13,7 @@ from typing import Any
 
 from distil.compare.plan import Run
 from distil.compare.stats import Interval, t_interval
-from distil.runs import read_metrics, updates_per_step
+from distil.runs.folder import read_metrics, updates_per_step
 
 ENTROPIES = ("student/entropy", "entropy")
 """The sampler's entropy at the student's states: DistIL's metric, else TRL's."""

@@ -10,10 +10,10 @@ Field by field, with three exceptions, so that nothing is inherited that belongs
 from collections.abc import Mapping
 from typing import Any
 
-from distil.checks import check_keys
 from distil.config import Recipe
 from distil.errors import RecipeError, SuiteError
-from distil.presets import merged, preset
+from distil.recipe.checks import check_keys
+from distil.recipe.presets import merged, preset
 
 SET_BY_SUITE = {"train.seed": "seeds", "train.output_dir": "output_dir"}
 BROUGHT_BY_NAME = ("future", "support", "advantage_weight")  # null in a recipe: as the name has it

@@ -22,8 +22,8 @@ import yaml
 from distil.compare.suite import Suite
 from distil.config import Recipe
 from distil.errors import SuiteError
-from distil.recipefile import load_recipe
-from distil.runs import RECIPE_FILE, differences, write_json, write_text
+from distil.recipe.recipefile import load_recipe
+from distil.runs.folder import RECIPE_FILE, differences, write_json, write_text
 
 RESULTS_FILE = "results.json"
 

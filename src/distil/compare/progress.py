@@ -7,7 +7,7 @@ from distil.compare.plan import Outcome, Run
 from distil.compare.results import shown_figures
 from distil.compare.runner import Launcher, run_all, time_left
 from distil.compare.suite import Suite
-from distil.layout import clock
+from distil.figures.layout import clock
 
 
 class Progress:

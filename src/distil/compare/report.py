@@ -17,8 +17,8 @@ from distil.compare.results import Contender, Results, as_json, gather
 from distil.compare.stats import Choice, Interval, t_interval
 from distil.compare.suite import SEED, Suite
 from distil.errors import RunError
-from distil.layout import as_markdown, as_text
-from distil.runs import differences, write_text
+from distil.figures.layout import as_markdown, as_text
+from distil.runs.folder import differences, write_text
 
 NOT_SETTINGS = ("train.output_dir", "train.seed", "train.learning_rate")
 

@@ -27,12 +27,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distil.checks import check_recipe
 from distil.compare.merge import check_changes, merge
 from distil.config import Recipe
 from distil.errors import RecipeError, SuiteError, perhaps
-from distil.recipefile import load_recipe, read_yaml, recipe_from
-from distil.runs import differences, rollouts_after
+from distil.recipe.checks import check_recipe
+from distil.recipe.recipefile import load_recipe, read_yaml, recipe_from
+from distil.runs.folder import differences, rollouts_after
 
 FIELDS = (
     "recipe", "output_dir", "reference", "learning_rates", "tuning_seeds", "seeds", "jobs",

@@ -12,7 +12,7 @@ from distil.data.dataset import DataSet
 from distil.data.prepare import Prepared, Table
 from distil.data.sources import Source
 from distil.data.splits import SEED, SHARE
-from distil.layout import as_text
+from distil.figures.layout import as_text
 
 BAD_SHOWN = 10
 

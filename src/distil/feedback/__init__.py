@@ -22,7 +22,7 @@ from distil.feedback.report import report
 from distil.feedback.said import NAMED
 from distil.feedback.sibling import SiblingChoice, sibling
 from distil.feedback.tools import tools
-from distil.prompts import REPORT_SEPARATOR
+from distil.prompts.messages import REPORT_SEPARATOR
 from distil.types import Rollout, TeacherContext
 
 Source = Callable[[int, Sequence[Rollout], SiblingChoice, random.Random], TeacherContext | None]

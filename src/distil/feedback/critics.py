@@ -1,7 +1,7 @@
 """Asks a critic about a generation batch: about whom, within the budget, and what came of it.
 
 Every process sees all rollouts and makes the same choice, then asks about its own. Left out: the
-critics themselves, `distil.feedback.judge` and `distil.selfcritic`.
+critics themselves, `distil.feedback.judge` and `distil.trainer.selfcritic`.
 """
 
 import logging
@@ -14,7 +14,7 @@ from distil.config import CritiqueConfig
 from distil.feedback import choose_contexts
 from distil.feedback.critique import attempt_steps, read_critique
 from distil.feedback.said import first_demonstration, first_text
-from distil.prompts import critique_messages, cut_middle
+from distil.prompts.messages import critique_messages, cut_middle
 from distil.types import Feedback, Message, Prompt, Rollout
 
 _log = logging.getLogger(__name__)

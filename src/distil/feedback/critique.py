@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from distil.feedback.said import first_text
 from distil.feedback.sibling import SiblingChoice, without_thinking
-from distil.prompts import FIRST_WRONG_STEP, cut_middle
+from distil.prompts.messages import FIRST_WRONG_STEP, cut_middle
 from distil.types import Feedback, Rollout, TeacherContext
 
 MAX_STEPS = 60

@@ -2,7 +2,8 @@
 
 Whatever goes wrong during a run (unreachable, slow, an error, an answer that is none) costs the
 critiques concerned, not the run; one warning a batch says what it was. Before a run, `check_judge`
-raises instead. Left out: what is asked (`distil.prompts`), reading it (`distil.feedback.critique`).
+raises instead. Left out: what is asked (`distil.prompts.messages`), reading it
+(`distil.feedback.critique`).
 """
 
 import logging
@@ -22,7 +23,7 @@ from distil.endpoint import (
     tried,
 )
 from distil.errors import FeedbackError, perhaps
-from distil.prompts import JUDGE_GREETING
+from distil.prompts.messages import JUDGE_GREETING
 from distil.types import Message
 
 BACK_OFF = 1.0

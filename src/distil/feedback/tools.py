@@ -17,7 +17,7 @@ from typing import Any
 
 from distil.feedback.said import first_text
 from distil.feedback.sibling import SiblingChoice, without_thinking
-from distil.prompts import CUT_MARK, TOOL_FAILED, TOOL_NOT_RUN, TOOL_OUTPUT, cut_middle
+from distil.prompts.messages import CUT_MARK, TOOL_FAILED, TOOL_NOT_RUN, TOOL_OUTPUT, cut_middle
 from distil.types import Completion, Feedback, Rollout, TeacherContext, completion_text
 
 TRACE_CHARACTERS = 4000

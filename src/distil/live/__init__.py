@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.live import Live
 from transformers import TrainerCallback
 
+from distil.distributed.processes import is_main
 from distil.live.facts import Facts, start
 from distil.live.lines import as_line
 from distil.live.panel import RunPanel
 from distil.live.timeleft import TimeLeft
-from distil.processes import is_main
 
 LINE_SECONDS = 10.0
 """Without a terminal, a step's line is left out if the last one is younger than this."""
@@ -35,9 +35,9 @@ LINE_SECONDS = 10.0
 class LiveView(TrainerCallback, AbstractContextManager["LiveView"]):
     """Shows a run from its first step on. `with view: trainer.train()` closes it whatever happens.
 
-    title: the panel's. rollout: the newest rollout (a record of `distil.rolloutlog`), None if there
-    is none. alarms: what has sounded so far; read anew each time. Add it behind callbacks whose
-    work isn't a step's, such as judging, and let that run in `paused()`.
+    title: the panel's. rollout: the newest rollout (a record of `distil.trainer.rolloutlog`), None
+    if there is none. alarms: what has sounded so far; read anew each time. Add it behind callbacks
+    whose work isn't a step's, such as judging, and let that run in `paused()`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The facts as one plain line: no escape sequence, no line end in it."""
 
-from distil.layout import clock
+from distil.figures.layout import clock
 from distil.live.cells import one_line
 from distil.live.facts import Facts
 

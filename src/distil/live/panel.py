@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from distil.layout import clock
+from distil.figures.layout import clock
 from distil.live import lines
 from distil.live.cells import one_line, rows, trend
 from distil.live.facts import Facts

@@ -18,7 +18,7 @@ The method (arXiv 2606.05152). With teacher q_t = pi(.|s_t, f), held constant, a
     released      the published mathematics code's loss, defects included, for comparison
 
 Left out: where the log-probabilities come from (`distil.vocab`) and who the teacher is
-(`distil.teacher`).
+(`distil.teacher.teachers`).
 """
 
 from distil.objectives.costs import (

@@ -10,7 +10,8 @@ folder; `organism-sums@3` is the one of pre-training seed 3. They exist to compa
 many seeds on a laptop: DistIL's teacher is the same network shown feedback, which needs a network
 that reads its context, and these are the smallest that do. They know nothing else.
 
-Prompts must be those of `distil.prompts` with the default headers and `task.instruction: ""`.
+Prompts must be those of `distil.prompts.messages` with the default headers and `task.instruction:
+""`.
 """
 
 import hashlib

@@ -5,12 +5,12 @@ and the words fed so far, and learns the word said there. In a student's documen
 In a teacher's they may differ: a wrong attempt is fed, and what the feedback asks for is to be
 said. So the teacher knows what comes next even after a mistake, which is where DistIL asks it.
 
-Prompts come from `distil.prompts`, so training and pre-training can't drift apart.
+Prompts come from `distil.prompts.messages`, so training and pre-training can't drift apart.
 """
 
 from dataclasses import dataclass
 
-from distil.prompts import student_messages, teacher_prompt
+from distil.prompts.messages import student_messages, teacher_prompt
 from distil.types import Message, TeacherContext
 
 

@@ -1,7 +1,7 @@
 """A word-level tokenizer: every word between white space is one token.
 
 Decoding puts one space between words, so a text of a world comes back as it was. Line breaks are
-white space and leave no token: the headers of `distil.prompts` part question and feedback.
+white space and leave no token: the headers of `distil.prompts.messages` part question and feedback.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from distil.prompts import DEFAULT_CLOSING, DEMONSTRATION_HEADER, REPORT_HEADER
+from distil.prompts.messages import DEFAULT_CLOSING, DEMONSTRATION_HEADER, REPORT_HEADER
 
 UNKNOWN, USER, ASSISTANT, END = "<unk>", "<|user|>", "<|assistant|>", "<|end|>"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from distil.errors import RunError
 from distil.report.folder import read_run
 from distil.report.page import make_page
-from distil.runs import write_text
+from distil.runs.folder import write_text
 
 MEGABYTES = 18.0
 """A page's size, unless told otherwise."""

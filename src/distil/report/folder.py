@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from distil.errors import RunError
-from distil.evalfile import Evaluation, read
-from distil.runs import (
+from distil.evaluate.evalfile import Evaluation, read
+from distil.runs.folder import (
     ALARMS_FILE,
     BAD_STEPS_FILE,
     METRICS_FILE,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from distil.figures.tables import result_rows
 from distil.report.folder import RunFolder
 from distil.report.pack import Packed, pack, packed
 from distil.report.scan import Entry, scan
@@ -26,8 +27,7 @@ from distil.report.series import (
     seed_bands,
     time_by_part,
 )
-from distil.runs import differences
-from distil.tables import result_rows
+from distil.runs.folder import differences
 
 SCRIPTS = (
     "vendor/chart.umd.min.js", "vendor/tabulator.min.js", "page/dom.js", "page/data.js",

@@ -1,8 +1,8 @@
 """The numbers of a report's charts: rewards, evaluations, pass@k, feedback, time, each by step.
 
 Intervals are 95%: of rewards over a step's prompts (Student's t; the rollouts of one prompt aren't
-independent), of evaluations over problems (bootstrap, `distil.figures`), of several seeds over the
-seeds (Student's t). Steps are optimiser updates, as in metrics.jsonl. Left out: drawing.
+independent), of evaluations over problems (bootstrap, `distil.figures.estimates`), of several seeds
+over the seeds (Student's t). Steps are optimiser updates, as in metrics.jsonl. Left out: drawing.
 """
 
 import math
@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from distil.compare.stats import t_interval
-from distil.figures import (
+from distil.figures.estimates import (
     Attempt,
     Estimate,
     by_problem,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from distil.config import TABLE_ENDING, TaskConfig
-from distil.prompts import student_messages, teacher_prompt
+from distil.prompts.messages import student_messages, teacher_prompt
 from distil.types import Feedback, Problem, Prompt, TeacherContext
 
 

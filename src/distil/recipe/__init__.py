@@ -1,0 +1,9 @@
+"""What a recipe (`distil.config`) means: names, presets, every check, the file it is read from.
+
+    recipefile      YAML through the parser of the command line's flags
+    presets         published settings by name; evalpresets those of evaluations
+    algorithms      what `objective.name` stands for
+    checks          every check; critiquechecks, samplerchecks, servedchecks hold their parts
+
+Left out: the schema, and anything that needs torch.
+"""
