@@ -19,6 +19,7 @@ from distil.figures.estimates import (
     summarise,
     truncated_tokens,
 )
+from distil.figures.figurenames import figure_names
 from distil.figures.layout import as_markdown, as_text
 from distil.figures.tables import result_rows
 
@@ -230,6 +231,15 @@ def test_k_runs_over_the_powers_of_two_and_n(n: int, names: list[str]) -> None:
 def test_k_may_be_named_and_one_above_n_is_passed_over() -> None:
     found = summarise(attempts("p", *[("5", 1.0)] * 4), ks=(1, 3, 3, 5))
     assert list(found) == ["avg@4", "pass@1", "pass@3", "maj@3"]
+
+
+def test_where_every_named_k_is_above_n_the_average_alone_is_left() -> None:
+    two = attempts("p", ("5", 1.0), ("6", 0.0))
+    assert summarise(two, ks=(4, 8)) == {"avg@2": [0.5]}
+    assert figure_names(2, (4, 8)) == ["avg@2"]
+    # A recipe with eval.k above its teacher_samples: the teacher keeps its average.
+    rows = result_rows({"before": attempts("p", *[("5", 1.0)] * 4), "teacher": two}, ks=(4,))
+    assert ["avg@2", "", "0.500 [0.500, 0.500]"] in rows
 
 
 def test_lengths_and_rates_by_hand() -> None:

@@ -14,7 +14,7 @@ from statistics import fmean
 
 import numpy as np
 
-from distil.figures.figurenames import default_ks, figure_names
+from distil.figures.figurenames import figure_ks, figure_names
 from distil.types import SUCCESS_REWARD
 
 BOOTSTRAP_DRAWS = 10_000
@@ -119,11 +119,11 @@ def mean_interval(values: Sequence[float], draws: int = BOOTSTRAP_DRAWS) -> Esti
         raise ValueError("No problems to average over: the interval of nothing isn't defined.")
     generator = np.random.default_rng(0)
     rows = max(1, DRAWN_AT_ONCE // array.size)
-    means = [
+    resampled = [
         array[generator.integers(0, array.size, (min(rows, draws - done), array.size))].mean(1)
         for done in range(0, draws, rows)
     ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    low, high = np.percentile(np.concatenate(resampled), [2.5, 97.5])
     return Estimate(float(array.mean()), float(low), float(high))
 
 
@@ -136,7 +136,7 @@ def by_problem(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
 
 
 def samples_of(attempts: Sequence[Attempt]) -> int:
-    """Attempts at each problem: n."""
+    """n, the attempts at each problem; the fewest, where an evaluation isn't finished."""
     return min(len(group) for group in by_problem(attempts).values())
 
 
@@ -148,13 +148,12 @@ def summarise(attempts: Sequence[Attempt], ks: Sequence[int] = ()) -> Figures:
     """
     grouped = by_problem(attempts)
     n = samples_of(attempts)
-    ks = [k for k in dict.fromkeys(ks or default_ks(n)) if k <= n]
     figures: Figures = {name: [] for name in figure_names(n, ks)}
     for group in grouped.values():
         correct = [a.reward is not None and a.reward >= SUCCESS_REWARD for a in group]
         answers = [a.answer for a in group]
         figures[f"avg@{n}"].append(sum(correct) / len(correct))
-        for k in ks:
+        for k in figure_ks(n, ks):
             figures[f"pass@{k}"].append(pass_at_k(len(group), sum(correct), k))
             if k > 1:
                 figures[f"maj@{k}"].append(maj_at_k(answers, correct, k))

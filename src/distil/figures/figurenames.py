@@ -16,12 +16,20 @@ def default_ks(samples: int) -> tuple[int, ...]:
     return tuple(sorted(powers | ({samples} if samples > 1 else set())))
 
 
-def figure_names(samples: int, ks: Sequence[int] = ()) -> list[str]:
-    """The figures of `samples` attempts a problem, in a table's order; no `ks`: the default ones.
+def figure_ks(samples: int, ks: Sequence[int] = ()) -> list[int]:
+    """The k's that have figures: each of `ks` once, in their order; no `ks`: the default ones.
 
-    A k above `samples` has no figure. maj@1 isn't one either: it's a single attempt's own verdict.
+    A k above `samples` has no figure, so that nothing is left where all of them are.
     """
-    wanted = [k for k in dict.fromkeys(ks or default_ks(samples)) if k <= samples]
+    return [k for k in dict.fromkeys(ks or default_ks(samples)) if k <= samples]
+
+
+def figure_names(samples: int, ks: Sequence[int] = ()) -> list[str]:
+    """The figures of `samples` attempts a problem, in a table's order; `ks` as for `figure_ks`.
+
+    maj@1 isn't one: it's a single attempt's own verdict.
+    """
+    wanted = figure_ks(samples, ks)
     majorities = [f"maj@{k}" for k in wanted if k > 1]
     return [f"avg@{samples}", *(f"pass@{k}" for k in wanted), *majorities]
 
