@@ -50,7 +50,7 @@ class Slots:
         self._zygotes: dict[int, Zygote] = {}
 
     async def take(self) -> tuple[int, Zygote]:
-        """A slot with a living zygote."""
+        """A slot with a living zygote. Raises SandboxUnavailable or OSError if none can be had."""
         slot, zygote = await self._free.get()
         try:
             if zygote is None or zygote.worn:
@@ -63,7 +63,7 @@ class Slots:
             raise
         return slot, zygote
 
-    def give_back(self, slot: int, zygote: Zygote | None) -> None:
+    def give_back(self, slot: int, zygote: Zygote) -> None:
         """Frees a slot."""
         self._free.put_nowait((slot, zygote))
 
@@ -75,8 +75,10 @@ class Slots:
     async def alone(self, task: Callable[[Zygote], Awaitable[TestResult]]) -> TestResult:
         """Does a task when nothing else runs; nothing starts meanwhile."""
         async with self._alone:
-            held = [await self.take() for _ in range(self.count)]
+            held: list[tuple[int, Zygote]] = []
             try:
+                while len(held) < self.count:
+                    held.append(await self.take())
                 return await task(held[0][1])
             finally:
                 for slot, zygote in held:
@@ -134,7 +136,7 @@ async def _try_once(slots: Slots, job: Job, index: int) -> TestResult:
 async def _repeat_alone(slots: Slots, job: Job, index: int, first: TestResult) -> TestResult:
     try:
         again = await slots.alone(lambda zygote: try_test(zygote, job, index))
-    except (ZygoteDied, SandboxUnavailable):  # what is known stands
+    except (ZygoteDied, SandboxUnavailable, OSError):  # what is known stands
         return first
     return again if again.cpu_s < first.cpu_s else first
 

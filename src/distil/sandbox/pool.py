@@ -150,6 +150,9 @@ class _Broker:
         self._waiting: dict[int, Any] = {}
         self._count = 0
         self._lock = threading.Lock()
+        """Of `_waiting`. Never held while a frame is written: a broker that waits for its answers
+        to be taken reads no jobs, and answers are taken under this lock."""
+        self._sending = threading.Lock()
         self._thread: threading.Thread | None = None
         self.alive = True
         self._write(set_up)
@@ -176,15 +179,17 @@ class _Broker:
             number = self._count
             self._waiting[number] = ended
             lost = not self.alive
-            if not lost:
-                try:
+        if not lost:
+            try:
+                with self._sending:
                     self._write({"number": number, "job": job})
-                except (BrokenPipeError, ValueError):
-                    lost = True
-            if lost:
-                self._waiting.pop(number, None)
+            except (BrokenPipeError, ValueError):
+                lost = True
         if lost:
-            ended(None)
+            with self._lock:
+                untold = self._waiting.pop(number, None)
+            if untold is not None:  # else the reading thread has told it
+                ended(None)
 
     def close(self) -> None:
         """Ends the process; jobs that wait are lost."""
