@@ -188,6 +188,13 @@ def test_the_settings_reach_the_sampler(tokenizer: Any) -> None:
     assert {k: model.asked[k] for k in wanted} == wanted
 
 
+def test_what_a_models_files_say_of_sampling_changes_nothing(model: Any, tokenizer: Any) -> None:
+    """Qwen2.5's bring a repetition penalty, which neither training nor vLLM's sampler has."""
+    plain = sample(model, tokenizer)
+    model.generation_config.update(repetition_penalty=50.0, min_p=0.9)
+    assert sample(model, tokenizer) == plain
+
+
 def test_the_template_is_told_whether_to_think(tokenizer: Any) -> None:
     tokenizer.chat_template += "{% if enable_thinking is defined %}{{ enable_thinking }}{% endif %}"
     ends = {"on": "assistant\nTrue", "off": "assistant\nFalse", "template": "assistant\n"}

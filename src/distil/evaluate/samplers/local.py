@@ -18,6 +18,11 @@ from distil.prompts.encoder import check_thinking, template_options
 from distil.types import Prompt
 
 
+UNCHANGED: dict[str, Any] = {"repetition_penalty": 1.0, "min_p": None}
+"""Said outright: left out, transformers takes what the model's generation_config.json has, and the
+policy that is judged would be another one than the policy that training samples."""
+
+
 def loaded(name: str, thinking: Thinking) -> tuple[Any, Any]:
     """Model and tokenizer, on the accelerator if there is one. Raises ModelError."""
     model, tokenizer = load_model(name)
@@ -66,6 +71,7 @@ class LocalSampler:
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
+            **UNCHANGED,
             max_new_tokens=self._length,
             pad_token_id=tokenizer.pad_token_id,
         )[:, encoded["input_ids"].shape[1] :]
