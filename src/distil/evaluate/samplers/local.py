@@ -17,7 +17,6 @@ from distil.models import load_model, to_accelerator
 from distil.prompts.encoder import check_thinking, template_options
 from distil.types import Prompt
 
-
 UNCHANGED: dict[str, Any] = {"repetition_penalty": 1.0, "min_p": None}
 """Said outright: left out, transformers takes what the model's generation_config.json has, and the
 policy that is judged would be another one than the policy that training samples."""
