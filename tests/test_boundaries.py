@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -232,10 +233,31 @@ def test_every_file_opens_with_what_it_is(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "room",
-    ["recipe", "prompts", "teacher", "distributed", "trainer", "runs", "figures", "evaluate"],
+    [
+        *("recipe", "prompts", "teacher", "distributed", "trainer", "runs", "figures", "evaluate"),
+        *("tasks", "data", "sandbox", "feedback", "organisms"),
+    ],
 )
 def test_a_room_says_what_each_of_its_files_is(room: str) -> None:
     said = ast.get_docstring(ast.parse((SOURCE / room / "__init__.py").read_text(encoding="utf-8")))
     own = [m.split(".")[1] for m in MODULES if m.startswith(f"{room}.")]
     assert own
     assert [name for name in own if name not in (said or "")] == []
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name of ours is a module, or something that one defines or imports."""
+    place, rest = SOURCE, name.split(".")[1:]
+    while rest and (place / rest[0]).is_dir():
+        place, rest = place / rest[0], rest[1:]
+    if rest and (place / f"{rest[0]}.py").is_file():
+        place, rest = place / f"{rest[0]}.py", rest[1:]
+    else:
+        place /= "__init__.py"
+    return not rest or re.search(rf"^.*\b{rest[0]}\b", place.read_text("utf-8"), re.M) is not None
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+def test_names_of_ours_in_a_text_are_those_of_today(file: Path) -> None:
+    named = re.findall(r"`(distil(?:\.\w+)+)`", file.read_text(encoding="utf-8"))
+    assert [name for name in named if not resolves(name)] == []

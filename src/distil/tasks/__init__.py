@@ -1,5 +1,10 @@
 """What is asked and how an answer is judged: reasoning-gym, the organisms' worlds, your own table.
 
+reasoning    any reasoning-gym dataset
+table        your own file of problems; rows reads and checks it, kinds says how each is judged
+organisms    three small worlds
+grader       a task as TRL's reward function and distil's feedback function
+
 task = load_task(TaskConfig(name="chain_sum", options={"min_terms": 2, "max_terms": 2}))
 task.train, task.validation, task.heldout  # Problems; no two of them share a question
 task.check(problem, completion)  # -> Feedback(reward, text, demonstration)
