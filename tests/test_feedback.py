@@ -7,8 +7,8 @@ import pytest
 
 from distil.errors import RecipeError
 from distil.feedback import choose_contexts, combined, correction, expert, report, sibling
+from distil.feedback.extract import without_thinking
 from distil.feedback.said import NAMED, first_demonstration, first_text
-from distil.feedback.sibling import without_thinking
 from distil.types import Feedback, Rollout, TeacherContext
 
 

@@ -1,6 +1,6 @@
 """What is asked and how answers are judged, over whole task sets."""
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from reasoning_gym.factory import DATASETS
@@ -8,6 +8,7 @@ from reasoning_gym.factory import DATASETS
 from distil.config import TaskConfig
 from distil.errors import TaskError
 from distil.feedback.extract import EXTRACTORS, last_number
+from distil.feedback.reasoning import check_reasoning
 from distil.tasks import Task, load_task
 from distil.types import SUCCESS_REWARD, Feedback, Problem
 
@@ -179,6 +180,20 @@ def test_a_wrong_answer_that_holds_the_right_one_is_no_success(
     assert f"The answer was read as {last_number(attempt)!r}." in verdict.text
 
 
+def test_thinking_is_no_part_of_an_answer(five: tuple[Task, Problem]) -> None:
+    task, problem = five
+    for attempt, read in {
+        "<think>2 + 3 is 6, no, 5</think>\n6": "6",
+        "2 + 3 may be 5</think> It is 6": "6",
+        "<think>Is it 5": None,
+    }.items():
+        assert task.read(attempt) == read
+        assert task.check(problem, attempt).reward == 0.0
+    assert (
+        check_reasoning("<think>2 + 3</think>\n5", "chain_sum", problem.data["entry"]).reward == 1
+    )
+
+
 def test_a_wrong_answers_report_word_for_word(five: tuple[Task, Problem]) -> None:
     task, problem = five
     verdict = task.check(problem, "6")
@@ -219,6 +234,9 @@ def test_a_verifier_that_refuses_its_own_answers_is_refused(
 
 
 def test_every_extractor_that_a_recipe_may_name_exists() -> None:
-    for name in ("last_number", "last_line", "answer_tag", "whole"):
-        assert make(extract=name, train_size=1, eval_size=0).read is EXTRACTORS[name]
-    assert len(EXTRACTORS) == 4
+    assert set(get_args(get_type_hints(TaskConfig)["extract"])) == set(EXTRACTORS)
+    text = "1 <answer>2</answer>\n3 apples"
+    read = {name: make(extract=name, train_size=1, eval_size=0).read(text) for name in EXTRACTORS}
+    assert read == {
+        "last_number": "3", "last_line": "3 apples", "answer_tag": "2", "whole": text
+    }  # fmt: skip

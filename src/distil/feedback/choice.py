@@ -14,8 +14,7 @@ import re
 from collections.abc import Sequence
 
 from distil.feedback import answers
-from distil.feedback.extract import answer_tag, last_box, last_line
-from distil.feedback.sibling import without_thinking
+from distil.feedback.extract import answer_tag, last_box, last_line, without_thinking
 from distil.types import Feedback
 
 SOURCE = "choice"

@@ -9,8 +9,9 @@ import random
 import re
 from collections.abc import Sequence
 
+from distil.feedback.extract import without_thinking
 from distil.feedback.said import first_text
-from distil.feedback.sibling import SiblingChoice, without_thinking
+from distil.feedback.sibling import SiblingChoice
 from distil.prompts.messages import FIRST_WRONG_STEP, cut_middle
 from distil.types import Feedback, Rollout, TeacherContext
 

@@ -1,7 +1,7 @@
 """Which part of a completion is its answer. Explicit rules by name; no guessing between them.
 
-EXTRACTORS are those that a recipe's `task.extract` may name. `last_box` is how the checks of
-mathematics and of choices read LaTeX.
+EXTRACTORS are those that a recipe's `task.extract` may name; `read_answer` reads by one of them.
+`last_box` is how the checks of mathematics and of choices read LaTeX.
 """
 
 import re
@@ -70,8 +70,28 @@ EXTRACTORS: dict[str, Callable[[str], str | None]] = {
 }
 
 
-def extractor(name: str) -> Callable[[str], str | None]:
-    """The extractor of that name. Raises TaskError for an unknown one."""
-    if name not in EXTRACTORS:
-        raise TaskError(f"There is no extractor {name!r}.{perhaps(name, EXTRACTORS)}")
-    return EXTRACTORS[name]
+def read_answer(completion: str, extract: str) -> str | None:
+    """What the extractor of that name reads of a completion, its thinking taken out.
+
+    Raises TaskError for an unknown name.
+    """
+    if extract not in EXTRACTORS:
+        raise TaskError(f"There is no extractor {extract!r}.{perhaps(extract, EXTRACTORS)}")
+    return EXTRACTORS[extract](without_thinking(completion))
+
+
+def without_thinking(text: str) -> str:
+    """The text without <think>...</think>.
+
+    From an unclosed <think> on, everything goes; up to a </think> that was never opened too: some
+    chat templates open the thinking in the prompt, so that a completion begins inside it.
+    """
+    kept, place = [], 0
+    while (start := text.find("<think>", place)) >= 0 and (
+        end := text.find("</think>", start)
+    ) >= 0:
+        kept.append(text[place:start])
+        place = end + len("</think>")
+    text = "".join([*kept, text[place:]])
+    text = text.rsplit("</think>", 1)[-1]
+    return text.split("<think>", 1)[0].strip()

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from distil.feedback import answers
 from distil.feedback.deadline import CPU_S, Outcome, shared
-from distil.feedback.extract import last_box, last_line
-from distil.feedback.sibling import without_thinking
+from distil.feedback.extract import last_box, last_line, without_thinking
 from distil.types import Feedback
 
 SOURCE = "mathematics"

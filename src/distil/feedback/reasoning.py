@@ -13,7 +13,7 @@ from typing import Any
 
 from distil.feedback import answers
 from distil.feedback.deadline import CPU_S, Outcome, shared
-from distil.feedback.extract import extractor
+from distil.feedback.extract import read_answer
 from distil.feedback.gym import as_json
 from distil.types import SUCCESS_REWARD, Feedback
 
@@ -37,7 +37,8 @@ def check_reasoning(
     Partial marks are scaled to stay below SUCCESS_REWARD: reasoning-gym gives half marks to "15"
     where 5 is right, and that must not pass for a correct solution. A verifier that raises on an
     odd answer gives reward None: masked and counted, not a 0. `extract` says which part of the
-    completion is the answer; reveal: whether the report names the dataset's own.
+    completion is the answer (thinking is not looked at); reveal: whether the report names the
+    dataset's own.
     """
     return check_reasoning_all(
         [completion], name, [entry], options=options, extract=extract, reveal=reveal, cpu_s=cpu_s
@@ -55,7 +56,7 @@ def check_reasoning_all(
     cpu_s: float = CPU_S,
 ) -> list[Feedback]:
     """`check_reasoning` of each completion with its entry, side by side."""
-    reads = [extractor(extract)(completion) for completion in completions]
+    reads = [read_answer(completion, extract) for completion in completions]
     made = json.dumps(dict(options or {}), sort_keys=True)
     calls = [
         (read, name, made, as_json(entry))

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+from distil.feedback.extract import without_thinking
 from distil.types import Rollout, TeacherContext
 
 SiblingChoice: TypeAlias = Literal["shortest", "random", "first"]
@@ -31,20 +32,3 @@ def sibling(
     else:
         chosen = rng.choice(texts) if choice == "random" else texts[0]
     return TeacherContext("sibling", demonstration=chosen)
-
-
-def without_thinking(text: str) -> str:
-    """The text without <think>...</think>.
-
-    From an unclosed <think> on, everything goes; up to a </think> that was never opened too: some
-    chat templates open the thinking in the prompt, so that a completion begins inside it.
-    """
-    kept, place = [], 0
-    while (start := text.find("<think>", place)) >= 0 and (
-        end := text.find("</think>", start)
-    ) >= 0:
-        kept.append(text[place:start])
-        place = end + len("</think>")
-    text = "".join([*kept, text[place:]])
-    text = text.rsplit("</think>", 1)[-1]
-    return text.split("<think>", 1)[0].strip()

@@ -13,8 +13,7 @@ import unicodedata
 from fractions import Fraction
 
 from distil.feedback import answers
-from distil.feedback.extract import DASHES, extractor
-from distil.feedback.sibling import without_thinking
+from distil.feedback.extract import DASHES, read_answer
 from distil.types import Feedback
 
 _NUMBER = re.compile(
@@ -42,7 +41,7 @@ def check_exact(
     worked one, shown as demonstration in place of the bare answer. reveal: whether the report names
     the right answer.
     """
-    read = extractor(extract)(without_thinking(completion))
+    read = read_answer(completion, extract)
     shown = demonstration(answer, extract, solution)
     if read is not None and read == answer.strip():
         return answers.right("exact", shown)
@@ -66,7 +65,7 @@ def check_tolerant(
     Where the answer is a number, so must what is read be, and |read - answer| at most
     tolerance * max(1, |answer|). `solution` and `reveal` as in `check_exact`.
     """
-    read = extractor(extract)(without_thinking(completion))
+    read = read_answer(completion, extract)
     shown, gold = demonstration(answer, extract, solution), answer if reveal else None
     if read is None:
         return answers.wrong("tolerant", shown, None, answers.ABSENT, gold=gold)

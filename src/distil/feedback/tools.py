@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distil.feedback.extract import without_thinking
 from distil.feedback.said import first_text
-from distil.feedback.sibling import SiblingChoice, without_thinking
+from distil.feedback.sibling import SiblingChoice
 from distil.prompts.messages import CUT_MARK, TOOL_FAILED, TOOL_NOT_RUN, TOOL_OUTPUT, cut_middle
 from distil.types import Completion, Feedback, Rollout, TeacherContext, completion_text
 

@@ -13,8 +13,7 @@ from distil.config import TaskConfig
 from distil.errors import TaskError
 from distil.feedback import answers, choice, mathematics, strings
 from distil.feedback.execution import check_programs, extract_program
-from distil.feedback.extract import extractor
-from distil.feedback.sibling import without_thinking
+from distil.feedback.extract import read_answer
 from distil.sandbox import Limits, SandboxPool
 from distil.sandbox.testformat import read_tests
 from distil.types import Feedback, Problem
@@ -65,8 +64,8 @@ class Kind(ABC):
         return self.check_all(problems, [self.written(p) for p in problems])
 
     def read(self, completion: str) -> str | None:
-        """What counts as the completion's answer: by task.extract, thinking taken off."""
-        return extractor(self.extract)(without_thinking(completion))
+        """What counts as the completion's answer: by task.extract, thinking taken out."""
+        return read_answer(completion, self.extract)
 
 
 class MathKind(Kind):

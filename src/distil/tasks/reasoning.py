@@ -15,7 +15,7 @@ from reasoning_gym.factory import DATASETS
 
 from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
-from distil.feedback.extract import EXTRACTORS
+from distil.feedback.extract import EXTRACTORS, read_answer
 from distil.feedback.reasoning import check_reasoning_all
 from distil.tasks import parts, problems_wanted
 from distil.types import Feedback, Problem
@@ -36,7 +36,6 @@ class ReasoningTask:
 
     def __init__(self, config: TaskConfig) -> None:
         self.system, self.instruction = config.system, config.instruction
-        self.read = EXTRACTORS[config.extract]
         self._config = config
         dataset = _create(config)
         problems = _distinct(dataset, config)
@@ -46,6 +45,10 @@ class ReasoningTask:
     def facts(self) -> dict[str, Any]:
         """Nothing: answers are judged alike everywhere."""
         return {}
+
+    def read(self, completion: str) -> str | None:
+        """What counts as the completion's answer: by task.extract, thinking taken out."""
+        return read_answer(completion, self._config.extract)
 
     def check(self, problem: Problem, completion: str) -> Feedback:
         """The dataset's own score of the answer read from the completion."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
-from distil.feedback.extract import EXTRACTORS
+from distil.feedback.extract import read_answer
 from distil.tasks import one_by_one, parts, problems_wanted
 from distil.types import Feedback, Problem
 
@@ -35,7 +35,7 @@ class OrganismTask(ABC):
         self._check_words("instruction", config.instruction)
         self._check_words("system", config.system)
         self.system, self.instruction = config.system, config.instruction
-        self._extract = EXTRACTORS[config.extract]
+        self._extract = config.extract
         self._options = {**self.options, **self._checked(config.options)}
         self.prepare()
         self.heldout, self.validation, self.train = parts(self._distinct(config), config)
@@ -65,7 +65,7 @@ class OrganismTask(ABC):
 
     def read(self, completion: str) -> str | None:
         """The part of the completion that counts as its answer, None if there is none."""
-        return self._extract(completion)
+        return read_answer(completion, self._extract)
 
     def refuse(self, fault: str) -> TaskError:
         """The error for an impossible option."""

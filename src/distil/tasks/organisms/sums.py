@@ -34,7 +34,7 @@ class SumsTask(OrganismTask):
 
     def read(self, completion: str) -> str | None:
         """The digits after the last comma, without spaces; None if anything else stands there."""
-        text = self._extract(completion)
+        text = super().read(completion)
         last = [] if text is None else text.rpartition(",")[2].split()
         fine = bool(last) and all(len(word) == 1 and word in "0123456789" for word in last)
         return "".join(last) if fine else None
