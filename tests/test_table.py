@@ -1,6 +1,7 @@
 """A file of the user's own problems as a task: what is read, what is refused, how it's judged."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,11 @@ def test_a_file_that_isnt_there_or_has_no_rows_or_too_few_is_refused(
         ("math", {"tolerance": 0.1}, "The check 'math' has no option 'tolerance'. Known: reveal."),
         ("tolerant", {"tolerence": 1}, "no option 'tolerence'. Perhaps you meant 'tolerance'."),
         ("tolerant", {"tolerance": -1}, "The option 'tolerance' is -1, and must be a number from"),
+        (
+            "tolerant",
+            {"tolerance": math.inf},
+            "The option 'tolerance' is inf, and must be a number",
+        ),
         ("tolerant", {"tolerance": True}, "The option 'tolerance' is True, and must be a number"),
         ("exact", {"reveal": 1}, "The option 'reveal' is 1, and must be true or false."),
         (None, {}, "task.check isn't set, and it says how the answers of"),

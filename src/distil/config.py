@@ -1,7 +1,7 @@
 """The recipe's schema: what a YAML file or a flag may say.
 
-Typed dataclasses only: the checks on them are `distil.recipe.checks`', reading YAML and flags is
-`distil.cli`'s, and nothing here imports torch.
+Typed dataclasses only: the checks on them are `distil.recipe.checks`', YAML is read by
+`distil.recipe.recipefile` and flags by `distil.cli`, and nothing here imports torch.
 Names that TRL's users know keep TRL's words. Each default is the vetted one (a test says so).
 """
 
@@ -363,7 +363,7 @@ class AlarmConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run. `check()` has passed on every Recipe that `distil.cli` hands out."""
+    """A whole run. Every Recipe that `distil.cli` hands out has passed `distil.recipe.checks`."""
 
     preset: str = ""
     """Published settings to start from (`distil.recipe.presets`): sdpo-science, ..."""

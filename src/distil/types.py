@@ -17,7 +17,7 @@ Completion: TypeAlias = str | list[dict[str, Any]]
 """TRL's two kinds of completion: plain text, or messages, which may hold tool calls too."""
 
 SUCCESS_REWARD = 0.5
-"""A rollout succeeds if its reward is at least this (METHOD: success = reward >= 0.5)."""
+"""A rollout succeeds if its reward is at least this (as in the paper, arXiv 2606.05152)."""
 
 
 @dataclass(frozen=True)
@@ -112,4 +112,4 @@ def completion_text(completion: Completion) -> str:
     """The assistant's words of a completion, in TRL's plain or conversational form."""
     if isinstance(completion, str):
         return completion
-    return "\n".join(m["content"] or "" for m in completion if m["role"] == "assistant")
+    return "\n".join(m.get("content") or "" for m in completion if m["role"] == "assistant")

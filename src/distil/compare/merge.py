@@ -12,8 +12,8 @@ from typing import Any
 
 from distil.config import Recipe
 from distil.errors import RecipeError, SuiteError
-from distil.recipe.checks import check_keys
 from distil.recipe.presets import merged, preset
+from distil.recipe.shapechecks import check_keys
 
 SET_BY_SUITE = {"train.seed": "seeds", "train.output_dir": "output_dir"}
 BROUGHT_BY_NAME = ("future", "support", "advantage_weight")  # null in a recipe: as the name has it

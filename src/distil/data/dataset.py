@@ -27,7 +27,7 @@ class DataSet:
     or BadRow. split: none, a tenth of each table to test, or as the files' names say.
     judgeable: of items, which ones the check can't judge, by reason. write: a table's items as the
     tables that are written. published: table -> the counts that were published. read: reads a file
-    whose rows aren't a plain list.
+    whose rows aren't a plain list. settings: what else decides the tables, for the report.
     """
 
     name: str

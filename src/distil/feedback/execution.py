@@ -66,7 +66,8 @@ def check_programs(
 
     tests: one sequence a completion, each non-empty. A failure of the machine's, after one more
     try, gives reward None (masked and counted), unless another test failed all the same. stop: all
-    runs every test, so that the words name the shortest wrong answers. Raises SandboxUnavailable
+    runs every test, so that the words name the shortest wrong answers. demonstrations: an expert's
+    program for each completion, handed on. Raises SandboxUnavailable
     where no level of the sandbox holds.
     """
     jobs = [

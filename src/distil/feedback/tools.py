@@ -141,8 +141,9 @@ def _output(content: Any) -> tuple[str, bool]:
         texts = (p.get("text", "") for p in content if isinstance(p, dict))
         return "\n".join(t for t in texts if t), False
     text = str(content)
-    if not (text.startswith(("{'error'", '{"error"')) and len(text) <= 10 * OUTPUT_CHARACTERS):
-        return text, text.startswith(("{'error'", '{"error"'))
+    like_an_error = text.startswith(("{'error'", '{"error"'))
+    if not like_an_error or len(text) > 10 * OUTPUT_CHARACTERS:  # too long to be read as a literal
+        return text, like_an_error
     for read in (ast.literal_eval, json.loads):
         try:
             found = read(text)

@@ -3,7 +3,9 @@
     recipefile      YAML through the parser of the command line's flags
     presets         published settings by name; evalpresets those of evaluations
     algorithms      what `objective.name` stands for
-    checks          every check; critiquechecks, samplerchecks, servedchecks hold their parts
+    shapechecks     fields as a file has them: unknown ones, wrong shapes
+    checks          every check on the values; rangechecks, taskchecks, critiquechecks,
+                    samplerchecks and servedchecks hold its parts
 
 Left out: the schema, and anything that needs torch.
 """

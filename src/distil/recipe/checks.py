@@ -1,29 +1,28 @@
-"""Every check on a recipe, in one place: unknown fields, wrong shapes, impossible values.
+"""Every check on a recipe that is read: `check_recipe`, and the values that don't go together.
 
 Each message states the fact, the reason and the fix. Nothing here imports torch or reads a file.
+Left out: unknown fields and wrong shapes (`distil.recipe.shapechecks`, as a file is read).
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
-from distil.config import TABLE_ENDING, AlarmConfig, Recipe, SandboxConfig, TaskConfig
-from distil.errors import RecipeError, perhaps
+from distil.config import Recipe
+from distil.errors import RecipeError
 from distil.figures.figurenames import eval_faults
 from distil.recipe.algorithms import faults, resolved
 from distil.recipe.critiquechecks import critique_faults
 from distil.recipe.presets import preset
+from distil.recipe.rangechecks import or_else, range_faults
 from distil.recipe.samplerchecks import sampler_faults
 from distil.recipe.servedchecks import Names, served_faults
+from distil.recipe.taskchecks import task_faults
 
-# Sources that show a solution; the others only report on the attempt.
 DEMONSTRATING = {"sibling", "expert", "correction"}
+"""Sources that show a solution; the others only report on the attempt."""
 
-# Bounds that have a default, and that null takes away.
-OFF_BY_NULL = {f"alarms.{f.name}" for f in fields(AlarmConfig) if "None" in str(f.type)}
-
-# A budget that holds the marks of two cuts, whatever the tokenizer.
 LEAST_FEEDBACK_TOKENS = 16
+"""A budget that holds the marks of two cuts, whatever the tokenizer."""
 
 
 def check_recipe(recipe: Recipe) -> Recipe:
@@ -35,10 +34,13 @@ def check_recipe(recipe: Recipe) -> Recipe:
     if recipe.preset:
         preset(recipe.preset)  # refuses an unknown name
     found = [
-        *_ranges(recipe),
-        *_task(recipe.task),
-        *_sandbox(recipe.task),
-        *_combinations(recipe),
+        *range_faults(recipe),
+        *task_faults(recipe.task),
+        *_batches(recipe),
+        *_teacher(recipe),
+        *_feedback(recipe),
+        *_tools(recipe),
+        *sampler_faults(recipe.rollout),
         *_objective(recipe),
         *eval_faults(recipe.eval, recipe.task.validation_size),
     ]
@@ -47,122 +49,8 @@ def check_recipe(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _ranges(recipe: Recipe) -> list[str]:
-    """Values that are impossible by themselves."""
-    at_least: dict[str, tuple[float, int]] = {
-        "task.train_size": (recipe.task.train_size, 1),
-        "task.eval_size": (recipe.task.eval_size, 0),
-        "task.validation_size": (recipe.task.validation_size, 0),
-        "model.lora.rank": (recipe.model.lora.rank, 0),
-        "teacher.max_prompt_length": (recipe.teacher.max_prompt_length, 16),
-        "teacher.samples": (recipe.teacher.samples, 0),
-        "objective.top_k": (recipe.objective.top_k, 1),
-        "objective.replay_batches": (recipe.objective.replay_batches, 0),
-        "objective.ratio_clip": (recipe.objective.ratio_clip, 1),
-        "objective.advantage_weight": (recipe.objective.advantage_weight or 0.0, 0),
-        "rollout.prompts_per_step": (recipe.rollout.prompts_per_step, 1),
-        "rollout.num_generations": (recipe.rollout.num_generations, 1),
-        "rollout.max_completion_length": (recipe.rollout.max_completion_length, 1),
-        "train.steps": (recipe.train.steps, 1),
-        "train.updates_per_batch": (recipe.train.updates_per_batch, 1),
-        "train.num_iterations": (recipe.train.num_iterations, 1),
-        "train.micro_batch": (recipe.train.micro_batch, 1),
-        "train.save_every": (recipe.train.save_every, 1),
-        "train.keep_checkpoints": (recipe.train.keep_checkpoints, 1),
-        "train.log_rollouts": (recipe.train.log_rollouts, 0),
-        "train.rollouts_mb": (recipe.train.rollouts_mb, 0),
-        "train.warmup_steps": (recipe.train.warmup_steps, 0),
-        "train.weight_decay": (recipe.train.weight_decay, 0),
-        "train.seed": (recipe.train.seed, 0),
-        "objective.future_weight": (recipe.objective.future_weight, 0),
-        "rollout.top_k": (recipe.rollout.top_k, 0),
-        "eval.top_k": (recipe.eval.top_k, 0),
-        "eval.every": (recipe.eval.every, 0),
-        "eval.samples": (recipe.eval.samples, 1),
-        "eval.teacher_samples": (recipe.eval.teacher_samples, 0),
-        "eval.batch_size": (recipe.eval.batch_size, 1),
-        "alarms.patience": (recipe.alarms.patience, 1),
-        "alarms.max_length_growth": (_or(recipe.alarms.max_length_growth, 1), 1),
-        "alarms.max_length_loss": (_or(recipe.alarms.max_length_loss, 1), 1),
-        "alarms.max_teacher_success_loss": (_or(recipe.alarms.max_teacher_success_loss, 1), 1),
-    }
-    above_zero = {
-        "rollout.temperature": recipe.rollout.temperature,
-        "eval.temperature": recipe.eval.temperature,
-        "train.learning_rate": recipe.train.learning_rate,
-        "train.max_grad_norm": recipe.train.max_grad_norm,
-        "objective.max_teacher_entropy": _or(recipe.objective.max_teacher_entropy, 1.0),
-        "objective.policy_space_clip": _or(recipe.objective.policy_space_clip, 1.0),
-    }
-    unit = {
-        "teacher.ema_rate": recipe.teacher.ema_rate,
-        "objective.discount": recipe.objective.discount,
-        "rollout.top_p": recipe.rollout.top_p,
-        "eval.top_p": recipe.eval.top_p,
-    }
-    margin = recipe.objective.first_error_margin
-    return [
-        *(["objective.first_error_margin is no number."] if margin != margin else []),
-        *(
-            f"{k} is {v}, and must be at least {low}."
-            for k, (v, low) in at_least.items()
-            if not v >= low
-        ),
-        *(f"{k} is {v}, and must be above 0." for k, v in above_zero.items() if not v > 0),
-        *(f"{k} is {v}, and must lie in (0, 1]." for k, v in unit.items() if not 0 < v <= 1),
-    ]
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
-
-
-def _task(task: TaskConfig) -> list[str]:
-    """How a table is judged, and what else would say so."""
-    if task.eval_file and not (
-        task.name.endswith(TABLE_ENDING) and task.eval_file.endswith(TABLE_ENDING)
-    ):
-        return [
-            f"task.eval_file is {task.eval_file!r} and task.name {task.name!r}: a file to judge on "
-            f"goes with a file to train on, both *{TABLE_ENDING}. Leave it out."
-        ]
-    if not task.name.endswith(TABLE_ENDING):
-        if task.check is None:
-            return []
-        return [
-            f"task.check is {task.check}, but {task.name!r} is no file of problems "
-            f"(*{TABLE_ENDING}) and brings its own judge. Leave task.check out, or null."
-        ]
-    if task.check is None:
-        return [
-            f"task.check isn't set, and it says how the answers of {task.name!r} are judged. "
-            "Set it to math, choice, exact, tolerant or programs."
-        ]
-    return []
-
-
-def _sandbox(task: TaskConfig) -> list[str]:
-    """Settings of the sandbox that nothing reads, or that allow nothing."""
-    wants, found = task.sandbox, []
-    if task.check != "programs" and wants != SandboxConfig():
-        found.append(
-            "task.sandbox is set, but no program is run. Leave it out, or set task.check: programs."
-        )
-    if wants.cpu_s <= 0 or wants.mem_mb < 16 or wants.workers < 0:
-        found.append(
-            f"task.sandbox allows {wants.cpu_s} s, {wants.mem_mb} MiB and {wants.workers} workers: "
-            "cpu_s must be above 0, mem_mb at least 16, workers at least 0."
-        )
-    if wants.level == "unsafe" and not wants.allow_unsafe:
-        found.append(
-            "task.sandbox.level is unsafe: programs could read your files and use your network. If "
-            "you mean that, set task.sandbox.allow_unsafe: true."
-        )
-    return found
-
-
-def _combinations(recipe: Recipe) -> list[str]:
-    """Values that are impossible together."""
+def _batches(recipe: Recipe) -> list[str]:
+    """Whether a step's rollouts can be dealt out, and there are problems enough for it."""
     found: list[str] = []
     per_step = recipe.rollout.prompts_per_step * recipe.rollout.num_generations
     parts = recipe.train.micro_batch * recipe.train.updates_per_batch
@@ -170,23 +58,27 @@ def _combinations(recipe: Recipe) -> list[str]:
         found.append(
             f"train.micro_batch is {recipe.train.micro_batch} and train.updates_per_batch "
             f"{recipe.train.updates_per_batch}: together they don't divide the {per_step} rollouts "
-            "of a step (rollout.prompts_per_step x rollout.num_generations)."
+            "of a step (rollout.prompts_per_step x rollout.num_generations). Change one of them."
         )
     if recipe.rollout.prompts_per_step > recipe.task.train_size:
         found.append(
             f"rollout.prompts_per_step is {recipe.rollout.prompts_per_step}, more than the "
-            f"{recipe.task.train_size} problems there are (task.train_size)."
+            f"{recipe.task.train_size} problems there are (task.train_size). Lower it, or raise "
+            "that."
         )
+    return found
+
+
+def _teacher(recipe: Recipe) -> list[str]:
+    """What this teacher can't do with these weights and this number of rollouts."""
+    found: list[str] = []
     if recipe.teacher.kind == "lora_off" and recipe.model.lora.rank == 0:
         found.append(
             "teacher.kind is lora_off, but no LoRA is trained (model.lora.rank is 0). "
             "Use teacher.kind: frozen, or set model.lora.rank."
         )
-    if recipe.teacher.shadow_device == "cpu" and recipe.teacher.kind in (
-        "live",
-        "lora_off",
-        "served",
-    ):
+    has_weights = recipe.teacher.kind in ("ema", "frozen")
+    if recipe.teacher.shadow_device == "cpu" and not has_weights:
         found.append(
             f"teacher.shadow_device is cpu, but a {recipe.teacher.kind} teacher has no weights of "
             "its own to put there. Leave it out, or use teacher.kind: ema or frozen."
@@ -199,8 +91,25 @@ def _combinations(recipe: Recipe) -> list[str]:
     if recipe.teacher.samples > recipe.rollout.num_generations:
         found.append(
             f"teacher.samples is {recipe.teacher.samples}, more than rollout.num_generations "
-            f"({recipe.rollout.num_generations}): one rollout's teacher prompt gives one sample."
+            f"({recipe.rollout.num_generations}): one rollout's teacher prompt gives one sample. "
+            "Lower it, or raise that."
         )
+    return [
+        *found,
+        *served_faults(
+            recipe.teacher.kind,
+            recipe.teacher.served,
+            recipe.objective,
+            temperature=recipe.rollout.temperature,
+            probe_samples=recipe.teacher.samples,
+            names=Names(),
+        ),
+    ]
+
+
+def _feedback(recipe: Recipe) -> list[str]:
+    """Sources that nobody reads or fills, their order and budget, and the critic."""
+    found: list[str] = []
     if recipe.feedback.corrections and "correction" not in recipe.feedback.order:
         found.append(
             f"feedback.corrections is {recipe.feedback.corrections!r}, but feedback.order doesn't "
@@ -213,14 +122,6 @@ def _combinations(recipe: Recipe) -> list[str]:
         )
     return [
         *found,
-        *served_faults(
-            recipe.teacher.kind,
-            recipe.teacher.served,
-            recipe.objective,
-            temperature=recipe.rollout.temperature,
-            probe_samples=recipe.teacher.samples,
-            names=Names(),
-        ),
         *feedback_faults(
             recipe.feedback.order,
             recipe.feedback.max_tokens,
@@ -232,8 +133,6 @@ def _combinations(recipe: Recipe) -> list[str]:
             recipe.objective.name,
             names=("feedback.critique", "feedback.order"),
         ),
-        *_tools(recipe),
-        *sampler_faults(recipe.rollout),
     ]
 
 
@@ -250,7 +149,7 @@ def _tools(recipe: Recipe) -> list[str]:
     for name in rollout.tools:
         if ".py:" not in name:
             found.append(f"rollout.tools has {name!r}, and a tool is path/to/file.py:function.")
-    if _or(rollout.max_tool_calling_iterations, 1) < 1:
+    if or_else(rollout.max_tool_calling_iterations, 1) < 1:
         found.append("rollout.max_tool_calling_iterations must be at least 1, or null: no limit.")
     if recipe.task.eval_size:
         found.append(
@@ -301,42 +200,3 @@ def _objective(recipe: Recipe) -> list[str]:
             "Raise it, or add another source."
         )
     return found
-
-
-def check_keys(given: dict[str, Any], known: dict[str, Any], where: str) -> None:
-    """Raises RecipeError at the first key of `given` that `known` lacks, with the nearest one.
-
-    Also where a value hasn't its default's shape: group, list, true or false, or one value.
-    """
-    for key, value in given.items():
-        path = f"{where}.{key}" if where else str(key)
-        if key not in known:
-            raise RecipeError(f"Unknown field {path!r}.{perhaps(str(key), known)}")
-        if wanted := _wrong_shape(path, value, known[key]):
-            raise RecipeError(f"Field {path!r} is {value!r}, and must be {wanted}.")
-        if isinstance(known[key], dict) and path != "task.options":
-            check_keys(value, known[key], path)
-
-
-def _wrong_shape(path: str, value: Any, default: Any) -> str | None:
-    """What `value` had to be, if it can't stand in `default`'s place."""
-    if path == "task.options":
-        fine = isinstance(value, dict) and all(isinstance(k, str) for k in value)
-        fine = fine and all(isinstance(v, int | float | str) for v in value.values())
-        return None if fine else "names with one number, text, true or false each"
-    if value is None and (default is None or path in OFF_BY_NULL):
-        return None
-    if isinstance(default, dict):
-        fields = ", ".join(sorted(default))
-        return None if isinstance(value, dict) else f"a group of fields: {fields}"
-    if path == "eval.k":
-        numbers = value if isinstance(value, list) else [value]
-        return None if all(type(v) is int for v in numbers) else "a list of whole numbers"
-    if isinstance(default, list):
-        fine = isinstance(value, str | list) and all(isinstance(v, str) for v in value)
-        return None if fine else "a list of names"
-    if isinstance(default, bool):
-        return None if isinstance(value, bool) else "true or false"
-    if value is None or isinstance(value, bool | dict | list):
-        return "one value, in quotes if it is text"
-    return None

@@ -1,6 +1,6 @@
 """Published settings of evaluations by name: `distil eval MODEL --preset math-4b`.
 
-Source: METHOD, section 5 (arXiv 2606.05152 and the tasks' own papers). A preset lies over the
+Sources: arXiv 2606.05152 and the tasks' own papers. A preset lies over the
 recipe's eval part and under flags. Where no length is published, the recipe's or the default one
 stands.
 """

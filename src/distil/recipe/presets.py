@@ -1,6 +1,6 @@
 """Published settings by name, as parts of a recipe: `preset: sdpo-science`, or the flag `--preset`.
 
-Sources: METHOD's table of the authors' released scripts (arXiv 2606.05152), SDPO (2601.20802), OPSD
+Sources: the authors' paper and released scripts (arXiv 2606.05152), SDPO (2601.20802), OPSD
 (2601.18734). A preset names no model and no task. Written in a recipe file it's what the file
 starts from; given as a flag it overrides the file.
 

@@ -13,8 +13,8 @@ import yaml
 
 from distil.config import Recipe, TaskConfig
 from distil.errors import RecipeError
-from distil.recipe.checks import check_keys
 from distil.recipe.presets import merged, preset
+from distil.recipe.shapechecks import check_keys
 
 
 def load_recipe(path: str | Path, preset_over_it: str | None = None) -> Recipe:

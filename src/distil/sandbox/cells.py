@@ -168,8 +168,8 @@ def _packages(preload: Sequence[str]) -> tuple[list[str], list[str]]:
         found = importlib.util.find_spec(name)
         if found is None or not found.submodule_search_locations:
             raise SandboxUnavailable(
-                f"sandbox.preload names {name!r}, and no such package is installed. Install it "
-                "where distil runs, or leave it out."
+                f"task.sandbox.preload names {name!r}, and no such package is installed. Install "
+                "it where distil runs, or leave it out."
             )
         place = Path(next(iter(found.submodule_search_locations)))
         bundled = place.parent / f"{name}.libs"

@@ -5,7 +5,7 @@ Pure functions. A run that simply ended has no verdict from here: then its answe
 
 import re
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from distil.sandbox.jobs import ErrorInfo, Limits, Verdict
 
@@ -30,7 +30,6 @@ class Ended:
     stdout: bytes = b""
     stderr: bytes = b""
     full: str = ""
-    lines: list[bytes] = field(default_factory=list)
 
     @property
     def signal(self) -> int:

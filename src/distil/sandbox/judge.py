@@ -40,13 +40,13 @@ def printed(got: str, expected: str, checker: str) -> bool:
     """Whether a program's output is right. `checker`: lines, tokens or float:TOLERANCE."""
     if checker == "lines":
         return _lines(got) == _lines(expected)
-    ours, theirs = expected.split(), got.split()
+    wanted, said = expected.split(), got.split()
     if checker == "tokens":
-        return ours == theirs
+        return wanted == said
     near = tolerance(checker)
     assert near is not None
-    return len(ours) == len(theirs) and all(
-        _same_word(a, b, near) for a, b in zip(ours, theirs, strict=True)
+    return len(wanted) == len(said) and all(
+        _same_word(a, b, near) for a, b in zip(wanted, said, strict=True)
     )
 
 
@@ -85,21 +85,21 @@ def returned(got: Any, expected: Any, checker: str) -> bool:
 
 def _equal(got: Any, expected: Any, near: float | None) -> bool:
     """Equal as JSON has it: a tuple is a list; numbers within `near`, if that's given."""
-    (kind, mine), (other, theirs) = _opened(got), _opened(expected)
+    (kind, said), (other, wanted) = _opened(got), _opened(expected)
     if kind == "number" and other == "number":
-        both_nan = mine != mine and theirs != theirs
-        return both_nan or (mine == theirs if near is None else _close(theirs, mine, near))
+        both_nan = said != said and wanted != wanted
+        return both_nan or (said == wanted if near is None else _close(wanted, said, near))
     if kind != other or kind == "object":
         return False
     if kind == "list":
-        return len(mine) == len(theirs) and all(
-            _equal(a, b, near) for a, b in zip(mine, theirs, strict=True)
+        return len(said) == len(wanted) and all(
+            _equal(a, b, near) for a, b in zip(said, wanted, strict=True)
         )
     if kind == "dict":
-        return mine.keys() == theirs.keys() and all(
-            _equal(mine[k], theirs[k], near) for k in theirs
+        return said.keys() == wanted.keys() and all(
+            _equal(said[k], wanted[k], near) for k in wanted
         )
-    return bool(mine == theirs)
+    return bool(said == wanted)
 
 
 def _opened(value: Any) -> tuple[str, Any]:

@@ -101,7 +101,7 @@ async def choose_cell(
     told = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
     raise SandboxUnavailable(
         f"No level of the sandbox holds on this machine:\n{told}\nPrograms can be "
-        "graded on another machine, or without any protection with sandbox.allow_unsafe: true."
+        "graded on another machine, or without any protection with task.sandbox.allow_unsafe: true."
     )
 
 

@@ -6,7 +6,7 @@ organisms    three small worlds
 grader       a task as TRL's reward function and distil's feedback function
 
 task = load_task(TaskConfig(name="chain_sum", options={"min_terms": 2, "max_terms": 2}))
-task.train, task.validation, task.heldout  # Problems; no two of them share a question
+task.train, task.validation, task.heldout  # Problems; no two share a question (an eval_file's may)
 task.check(problem, completion)  # -> Feedback(reward, text, demonstration)
 """
 
@@ -16,6 +16,9 @@ from typing import Any, Protocol
 from distil.config import TABLE_ENDING, TaskConfig
 from distil.prompts.messages import student_messages, teacher_prompt
 from distil.types import Feedback, Problem, Prompt, TeacherContext
+
+DRAWS_PER_PROBLEM = 30
+"""Draws before giving up on finding another distinct question: a small space repeats itself."""
 
 
 class Task(Protocol):

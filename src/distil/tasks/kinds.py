@@ -97,8 +97,9 @@ class ChoiceKind(Kind):
     def row(self, question: str, answer: str, row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The question with its choices below, lettered; a number of them is already in it."""
         choices = row.get("choices")
-        counted = type(choices) is int and 2 <= choices <= 26
-        texts: Any = [""] * int(str(choices)) if counted else choices
+        texts: Any = choices
+        if type(choices) is int and 2 <= choices <= 26:
+            texts = [""] * choices
         fine = isinstance(texts, list) and all(isinstance(c, str) for c in texts)
         if not fine or not 2 <= len(texts) <= 26:
             raise Fault(

@@ -17,11 +17,8 @@ from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
 from distil.feedback.extract import EXTRACTORS, read_answer
 from distil.feedback.reasoning import check_reasoning_all
-from distil.tasks import parts, problems_wanted
+from distil.tasks import DRAWS_PER_PROBLEM, parts, problems_wanted
 from distil.types import Feedback, Problem
-
-# Draws before giving up on finding another distinct question: a small space repeats itself.
-DRAWS_PER_PROBLEM = 30
 
 PROBED = 5
 """Problems whose own answers are read and scored before a task is handed out."""

@@ -17,6 +17,7 @@ Left out: reading and checking rows (`distil.tasks.rows`), how an answer is judg
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from distil.config import TaskConfig
@@ -88,7 +89,7 @@ def read_kind(config: TaskConfig) -> Kind:
                 f"The check {config.check!r} has no option {option!r}."
                 f"{perhaps(option, kind.options)}"
             )
-        if type(value) not in kind.options[option] or not float(value) >= 0:
+        if type(value) not in kind.options[option] or not 0 <= float(value) < inf:
             wanted = "true or false" if bool in kind.options[option] else "a number from 0 up"
             raise TaskError(f"The option {option!r} is {value!r}, and must be {wanted}.")
     return kind(config)

@@ -72,7 +72,7 @@ def open_sampler(
 
         return RemoteSampler(wanted, wanted.endpoint_model or model, settings, length, thinking)
     if wanted.vllm:
-        from distil.evaluate.samplers.virtual import VllmSampler
+        from distil.evaluate.samplers.vllm import VllmSampler
 
         return VllmSampler(model, settings, length, thinking, wanted.tensor_parallel_size)
     from distil.evaluate.samplers.local import LocalSampler, loaded

@@ -3,7 +3,7 @@
 One message from the broker (with the run's descriptors) starts a run: a child is forked, locks
 itself down further and does it (`run`). The zygote sees to time: it kills what has used its
 processor time, slept too long or made too many threads, reaps it, and reports. No program, test or
-answer ever enters it; it reads `Order`s only.
+answer ever enters it; all that it reads is orders.
 
     broker -> {"run": n, "mode": ..., limits}  + descriptors      {"kill": n}
     broker <- {"ended": n, "status": ..., "cpu_s": ..., "peak_kb": ..., "why": ...}
@@ -229,7 +229,6 @@ def _reap(child: Child) -> dict[str, Any]:
         "status": status,
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_kb": usage.ru_maxrss,
-        "wall_s": time.monotonic() - child.started,
         # It may have ended by itself before the kill reached it.
         "why": child.why
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL

@@ -12,11 +12,8 @@ from typing import Any, ClassVar
 from distil.config import TaskConfig
 from distil.errors import TaskError, perhaps
 from distil.feedback.extract import read_answer
-from distil.tasks import one_by_one, parts, problems_wanted
+from distil.tasks import DRAWS_PER_PROBLEM, one_by_one, parts, problems_wanted
 from distil.types import Feedback, Problem
-
-DRAWS_PER_PROBLEM = 30
-"""Draws before giving up on finding another distinct question."""
 
 
 class OrganismTask(ABC):
