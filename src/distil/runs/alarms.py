@@ -28,9 +28,9 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from distil.runs.checkpoints import checkpoint_step, complete_checkpoints
 from distil.config import AlarmConfig
 from distil.distributed.processes import is_main
+from distil.runs.checkpoints import checkpoint_step, complete_checkpoints
 from distil.runs.folder import ALARMS_FILE, append_lines
 
 BEFORE_ALARM = "before-alarm"

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
-from distil.errors import TrainingError
 from distil.distributed.processes import any_of_them
+from distil.errors import TrainingError
 from distil.runs.folder import BAD_STEPS_FILE, append_lines
 
 RECORDS = "bad-steps"
