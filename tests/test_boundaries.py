@@ -48,11 +48,17 @@ ROOMS = [
 ]
 # Rooms, or single files of them: those that stand by themselves, and those that load without torch.
 ALONE = {"errors", "types", "objectives", "theory"}
-ALONE |= {"vocab.output_layer", "distributed.metrics", "figures.layout", "profiling.parts"}
+ALONE |= {
+    "vocab.output_layer",
+    "distributed.metrics",
+    "figures.layout",
+    "profiling.parts",
+    "profiling.account",
+}
 LIGHT = {"errors", "types", "theory", "config", "figures", "recipe", "endpoint", "sandbox"}
 LIGHT |= {"feedback", "tasks", "data", "compare", "report", "cli"}
 LIGHT |= {"prompts.messages", "runs.folder", "runs.best", "evaluate.evalfile", "evaluate.regrade"}
-LIGHT |= {"commands.evalflags"}
+LIGHT |= {"commands.evalflags", "profiling.account"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 

@@ -81,7 +81,7 @@ def _head(runs: Sequence[RunFolder], scans: Sequence[Sequence[Entry]]) -> dict[s
 
 
 def _run(run: RunFolder, entries: Sequence[Entry], reward: dict[str, list[Any]]) -> dict[str, Any]:
-    standing = {name: e.attempts for name, e in run.standing().items()}
+    standing = run.standing()
     seconds = seconds_by_step(run.metrics)
     return {
         "name": run.name,
@@ -91,7 +91,7 @@ def _run(run: RunFolder, entries: Sequence[Entry], reward: dict[str, list[Any]])
         "metrics": metric_columns(run.metrics),
         "evaluations": evaluation_curve(run),
         "passes": {name: pass_curve(attempts) for name, attempts in standing.items()},
-        "table": result_rows(standing, run.figures()) if standing else [],
+        "table": result_rows(standing, run.ks()) if standing else [],
         "feedback": feedback_shares(entries),
         "time": time_by_part(run.profile),
         "alarms": run.alarms,
