@@ -92,6 +92,7 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
     page = report([tmp_path]).read_text(encoding="utf-8")
     assert unpacked(page, "head")["runs"][0]["status"] == "0 of 3 steps"
     assert unpacked(page, "index-0")["found"] == 0
+    assert unpacked(page, "index-0")["block"] == BLOCK  # which the page divides by
 
 
 @pytest.mark.parametrize(

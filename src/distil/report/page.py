@@ -15,7 +15,7 @@ from typing import Any
 
 from distil.figures.tables import result_rows
 from distil.report.folder import RunFolder
-from distil.report.pack import Packed, pack, packed
+from distil.report.pack import BLOCK, Packed, pack, packed
 from distil.report.scan import Entry, scan
 from distil.report.series import (
     evaluation_curve,
@@ -36,6 +36,9 @@ SCRIPTS = (
 )  # fmt: skip
 STYLES = ("vendor/tabulator_simple.min.css", "page/style.css")
 
+FOR_BLOCKS = 0.93
+"""Share of a run's room that its rollouts may take; the index of all of them takes the rest."""
+
 
 def make_page(runs: Sequence[RunFolder], room: int) -> str:
     """The whole file, of about `room` bytes at most; rollouts are thinned to fit."""
@@ -48,7 +51,7 @@ def make_page(runs: Sequence[RunFolder], room: int) -> str:
     blocks = []
     for place, entries in enumerate(scans):
         share = sizes[place] / (sum(sizes) or 1)
-        blocks.append(_run_blocks(place, pack(entries, int(0.93 * left * share))))
+        blocks.append(_run_blocks(place, pack(entries, int(FOR_BLOCKS * left * share))))
     parts = {
         "title": _escaped(", ".join(run.name for run in runs)),
         "policy": _policy(scripts),
@@ -102,7 +105,8 @@ def _run(run: RunFolder, entries: Sequence[Entry], reward: dict[str, list[Any]])
 
 
 def _run_blocks(place: int, found: Packed) -> str:
-    index = packed({"found": found.found, "detailed": found.detailed, "columns": found.index})
+    counts = {"found": found.found, "detailed": found.detailed, "block": BLOCK}
+    index = packed({**counts, "columns": found.index})
     parts = [_block(f"index-{place}", index)]
     parts += [_block(f"rollouts-{place}-{i}", text) for i, text in enumerate(found.blocks)]
     return "".join(parts)
