@@ -1,5 +1,6 @@
-# make demo    train a real model with DistIL (about a quarter of an hour on two cores)
-# make test    every check: format, lint, types, tests       make bench    speed and memory
+# make demo    train a real model with DistIL (two minutes to install, nine to train, on two cores)
+# make test    every check: format, lint, types, tests
+# make bench   speed and memory of the output layer (the other benchmarks: benchmarks/)
 # make docs    the documentation's site, in site/
 # make clean   remove the environment (runs/ and the model cache stay)
 PYTHON ?= python3

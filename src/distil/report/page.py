@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from distil.compare.curves import seconds_by_step
 from distil.figures.tables import result_rows
 from distil.report.folder import RunFolder
 from distil.report.pack import BLOCK, Packed, pack, packed
@@ -23,7 +24,6 @@ from distil.report.series import (
     metric_columns,
     pass_curve,
     reward_curve,
-    seconds_by_step,
     seed_bands,
     time_by_part,
 )

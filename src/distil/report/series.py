@@ -58,15 +58,6 @@ def metric_columns(metrics: Mapping[int, Mapping[str, Any]]) -> Columns:
     return columns
 
 
-def seconds_by_step(metrics: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
-    """Update -> training seconds up to it, as TRL's step_time counts them."""
-    total, found = 0.0, {}
-    for step, record in metrics.items():
-        total += record.get("step_time") or 0.0
-        found[step] = total
-    return found
-
-
 def reward_curve(entries: Sequence[Entry]) -> Columns:
     """Mean reward over the rollouts of each step, its interval over prompts, rollouts up to there.
 
