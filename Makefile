@@ -4,6 +4,7 @@
 # make docs    the documentation's site, in site/
 # make clean   remove the environment (runs/ and the model cache stay)
 PYTHON ?= python3
+WORKERS ?= 2
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := .venv/bin
 
@@ -18,7 +19,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 $(BIN)/pytest
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 bench: install
 	$(BIN)/python benchmarks/vocab.py
