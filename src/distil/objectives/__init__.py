@@ -16,6 +16,7 @@ The method (arXiv 2606.05152). With teacher q_t = pi(.|s_t, f), held constant, a
     loss          local + future credit (+ an advantage), and its mean
     policy_space  the same cost stepped in policy space instead of in logits
     released      the published mathematics code's loss, defects included, for comparison
+    shapes        the names of the tensors' shapes, and the check that two of them are the same
 
 Left out: where the log-probabilities come from (`distil.vocab`) and who the teacher is
 (`distil.teacher.teachers`).

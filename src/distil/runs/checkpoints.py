@@ -5,7 +5,7 @@ last, after all files have reached the disk, by a rename: a kill in the middle o
 disk, leaves a folder without one, which is passed over. Resuming reads every file again: where one
 was cut or altered since, the checkpoint is refused by that file's name, and the one before is used.
 
-Left out: what is in them (transformers', accelerate's, `distil.teacher.teachers`'s), and how many
+Left out: what is in them (transformers', accelerate's, `distil.teacher.teachers`'), and how many
 are kept (transformers' save_total_limit).
 """
 

@@ -9,12 +9,14 @@
     best/, best.json   the state that did best on those (eval.keep_best); how it does held out
     results.json, results.md                          the table that was printed
     profile.json       a step's time and memory by part (--profile)
+    alarms.jsonl, before-alarm/                       what sounded, the checkpoint from before
+    bad-steps.jsonl, bad-steps/                       skipped steps, and their batches
     ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 
 Which checkpoints count is `distil.runs.checkpoints`'. Resuming cuts the logs back to the step of
-one.
+the one that it goes on from.
 """
 
 import json

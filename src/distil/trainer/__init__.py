@@ -1,16 +1,24 @@
 """DistILTrainer on TRL's seam: from graded rollouts to a loss. Nothing that TRL does is done here.
 
-    trainer         the seam: TRL's three methods; training_args its arguments
+In the order in which a step runs through them:
+
+    trainer         the seam: TRL's three methods, and who is called in each
+    training_args   DistILConfig, its arguments
     equipment       what it works with, made from those: teacher, critic, probe, logs
+    loggers         whether the loggers that were asked for are installed
+    toolset         the student's tools, when rollouts use some
+    sharedprompts   a group's prompt read once while sampling
     collect         rollouts and rewards -> feedback, contexts, teacher prompts
-    batches         what a generation batch gets besides: supports, teacher's scores, baselines
+    selfcritic      the student as a critic of its own answers, one kind of feedback
+    probe           the teacher's own answers, sampled and graded: is it better than the student?
+    batches         what a batch of rollouts gets besides: supports, teacher's scores, baselines
+    aggregation     earlier batches, kept and trained on again
+    demonstrations  what a batch gets for the objective `sft`, and its loss
     scoring         the student's pass
     assembly        scores -> one number: weights, ratios, credit, advantage
     onepass         the same number and its gradient in one pass over the output layer
-    aggregation     earlier batches, kept; demonstrations: `sft`; probe: the teacher's own answers
-    toolset         tools of the student; selfcritic: the student as critic
-    sharedprompts   a group's prompt read once while sampling
-    callbacks       between steps; rolloutlog: rollouts.jsonl; loggers: are they installed
+    rolloutlog      rollouts.jsonl
+    callbacks       what happens between steps: the teacher's average, checkpoints, metrics, Ctrl-C
 
 Left out: the maths (`distil.objectives`), the words (`distil.prompts`).
 """

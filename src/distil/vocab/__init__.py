@@ -1,7 +1,17 @@
 """Log-probabilities over the vocabulary without the whole [tokens, vocabulary] matrix of logits.
 
-chunked    log-probabilities at chosen ids, the top-K, entropies; backward computes logits again
-logits     what those share: the logits' form (scale, softcap, temperature), chunks, dtypes
+    hidden          a model's hidden states at the tokens that predict a completion
+    output_layer    what turns them into logits: matrix, bias, scale, softcap
+    chunked         log-probabilities at chosen ids, the top-K, entropies, a chunk of tokens at a
+                    time; backward computes the logits again
+    fused           a loss and its gradients in one pass, where nothing is computed again
+    logits          what those two share: the logits' form (scale, softcap, temperature), chunks
+    rows            what is read from a chunk of logits, and written over it
+    sums            the weight's gradient, summed over chunks
+    launches        `rows` on a GPU: starts the Triton kernels that are in `kernels`
+
+Left out: what the log-probabilities are for (`distil.objectives`). The functions here are those of
+`chunked` and `fused`; `hidden` and `output_layer` are imported from their own files.
 """
 
 from distil.vocab.chunked import (
