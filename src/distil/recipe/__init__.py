@@ -3,6 +3,7 @@
     recipefile      YAML through the parser of the command line's flags
     presets         published settings by name; evalpresets those of evaluations
     algorithms      what `objective.name` stands for
+    ownfunctions    functions of the user's own, named as path/to/file.py:function
     checks          every check; critiquechecks, samplerchecks, servedchecks hold their parts
 
 Left out: the schema, and anything that needs torch.
