@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from distil.commands.train import make_trainer
+from distil.commands.setup import make_trainer
 from distil.config import Recipe
 from distil.models import load_model
 from distil.recipe.recipefile import load_recipe

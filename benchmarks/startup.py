@@ -27,6 +27,7 @@ HELP_BAR, TRAIN_BAR = 0.5, 15.0
 TRAIN = """
 import json, os, sys, time
 import torch
+import distil.commands.setup as setup
 import distil.commands.train as command
 from distil.cli import main
 def now():
@@ -47,7 +48,7 @@ def first_token(*arguments, **options):
     os._exit(0)
 
 command.load_task = marked("task", command.load_task)
-command.load_model = marked("model", command.load_model)
+setup.load_model = marked("model", setup.load_model)
 torch.multinomial = first_token
 sys.exit(main(sys.argv[1:]))
 """

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distil.commands.train import make_trainer, rows
+from distil.commands.setup import make_trainer, rows
 from distil.models import load_model
 from distil.objectives import distil_token_loss, masked_mean
 from distil.recipe.recipefile import load_recipe

@@ -51,6 +51,16 @@ def test_problems_with_a_correction_are_left_out_unless_asked_for(tmp_path: Path
     assert shown(say(tmp_path, ":s\n" * 9, "--all", "--problem", "a")) == ["a", "a"]
 
 
+def test_attempts_that_a_long_run_has_put_aside_are_shown_too(tmp_path: Path, say: Say) -> None:
+    run_of(tmp_path, rollout("old", "x"), rollout("both", "older"))
+    (tmp_path / "rollouts.jsonl").rename(tmp_path / "rollouts-old.jsonl")
+    run_of(tmp_path, rollout("both", "newer", step=2))
+    printed = say(tmp_path, ":s\n" * 2)
+    assert shown(printed) == ["both", "old"]
+    assert "newer" in printed
+    assert "older" not in printed
+
+
 def test_nothing_to_correct_is_said(tmp_path: Path, say: Say) -> None:
     assert "Nothing to correct" in say(run_of(tmp_path, rollout("a", "x", reward=1.0)), "")
 
@@ -87,7 +97,7 @@ def test_a_line_that_is_no_rollout_is_told_with_its_number(
 
 
 def test_a_folder_without_rollouts_is_told(tmp_path: Path, say: Say) -> None:
-    assert "is no run's folder, or no step" in say(tmp_path, "", status=2)
+    assert "it is no run's folder, or no step" in say(tmp_path, "", status=2)
 
 
 # ---------------------------------------------------------------- what is shown

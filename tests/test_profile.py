@@ -11,8 +11,9 @@ import torch
 from conftest import toy_recipe, train
 from distil.cli import main
 from distil.profiling import parts
-from distil.profiling.parts import JUDGING, PARTS, Clock, Spent, at_gradient, count, part, turn
-from distil.profiling.profiler import summary, table, whole
+from distil.profiling.account import JUDGING, PARTS, Spent, summary, whole
+from distil.profiling.parts import Clock, at_gradient, count, part, turn
+from distil.profiling.profiler import table
 
 
 class Hand:

@@ -20,7 +20,7 @@ from accelerate.commands.launch import launch_command_parser
 from trl.scripts.vllm_serve import ScriptArguments, build_command
 
 from conftest import environment
-from distil.commands.train import training_args
+from distil.commands.setup import training_args
 from distil.config import Recipe, RolloutConfig
 from distil.distributed.shards import refuse_zero3
 from distil.errors import RecipeError, TrainingError

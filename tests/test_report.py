@@ -92,6 +92,7 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
     page = report([tmp_path]).read_text(encoding="utf-8")
     assert unpacked(page, "head")["runs"][0]["status"] == "0 of 3 steps"
     assert unpacked(page, "index-0")["found"] == 0
+    assert unpacked(page, "index-0")["block"] == BLOCK  # which the page divides by
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ def test_feedback_shares_are_of_all_rollouts_of_a_step(tmp_path: Path) -> None:
 def test_pass_at_k_is_the_unbiased_one(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "a"))
     before = next(j for j in run.evaluations if j.name == "before")
-    curve = pass_curve(before.evaluation.attempts)  # one of four is right, at each problem
+    curve = pass_curve(before.attempts)  # one of four is right, at each problem
     assert curve["k"] == [1, 2, 3, 4]
     assert curve["mean"] == [0.25, 0.5, 0.75, 1.0]
     assert [j.name for j in run.evaluations] == ["before", "eval-000003", "after"]

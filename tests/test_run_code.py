@@ -60,6 +60,18 @@ def test_a_markdown_files_last_block_and_tests_a_line(
     assert "2 of 2" in capsys.readouterr().out
 
 
+def test_a_test_may_hold_a_line_separator_that_is_no_line_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, tests = tmp_path / "program.py", tmp_path / "tests.jsonl"
+    program.write_text(ADD)
+    rows = [{"code": "assert add('a\u2028', 'b') == 'a\u2028b'"}, TESTS[0]]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    tests.write_text(lines, encoding="utf-8")
+    assert main(["run-code", str(program), "--tests", str(tests)]) == 0
+    assert "2 of 2" in capsys.readouterr().out
+
+
 def test_a_program_from_standard_input(
     files: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

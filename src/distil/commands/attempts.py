@@ -1,16 +1,16 @@
-"""The failed attempts of a run, from its rollouts.jsonl, also while the run is writing it.
+"""The failed attempts of a run, from its files of rollouts, also while the run is writing them.
 
 Left out: what anybody thinks of them (`distil.commands.correct`).
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distil.errors import RunError, perhaps
-from distil.runs.folder import ROLLOUTS_FILE
+from distil.runs.folder import OLD_ROLLOUTS_FILE, ROLLOUTS_FILE
 from distil.types import SUCCESS_REWARD, Prompt
 
 
@@ -27,30 +27,18 @@ class FailedAttempt:
 
 
 def failed_attempts(folder: Path) -> list[FailedAttempt]:
-    """A run's failed attempts, newest first; half a last line is being written, and left alone.
+    """A run's failed attempts, newest first, those in rollouts-old.jsonl included.
 
-    Raises RunError if there are no rollouts, or a line is none.
+    Half a last line is being written, and left alone. Raises RunError if there are no rollouts, or
+    a line is none.
     """
-    file = folder / ROLLOUTS_FILE
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
+    files = [folder / name for name in (OLD_ROLLOUTS_FILE, ROLLOUTS_FILE)]  # the older first
+    if not any(file.is_file() for file in files):
         raise RunError(
-            f"{file} can't be read ({error.strerror}): {folder} is no run's folder, or no step of "
-            "the run is over yet."
-        ) from error
-    found = []
-    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or half
-        try:
-            record = json.loads(line)
-            if record["reward"] is None or not record["reward"] >= SUCCESS_REWARD:
-                found.append(_attempt(record))
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{file}, line {number}, is no rollout of this version of distil "
-                f"({type(error).__name__}: {error})."
-            ) from error
-    return found[::-1]
+            f"There is no {ROLLOUTS_FILE} in {folder}: it is no run's folder, or no step of the "
+            "run is over yet."
+        )
+    return [attempt for file in files if file.is_file() for attempt in _failed(file)][::-1]
 
 
 def selected(
@@ -79,6 +67,21 @@ def selected(
         seen.add(key)
         chosen.append(attempt)
     return chosen[:limit] if limit else chosen
+
+
+def _failed(file: Path) -> Iterator[FailedAttempt]:
+    """Those of one file, in its order. By bytes and "\\n" only: text may hold U+2028."""
+    whole = file.read_bytes().split(b"\n")[:-1]  # behind the last line's end: nothing, or half one
+    for number, line in enumerate(whole, start=1):
+        try:
+            record = json.loads(line)
+            if record["reward"] is None or not record["reward"] >= SUCCESS_REWARD:
+                yield _attempt(record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{file}, line {number}, is no rollout of this version of distil "
+                f"({type(error).__name__}: {error}). Remove the line to go on without it."
+            ) from error
 
 
 def _attempt(record: dict[str, Any]) -> FailedAttempt:

@@ -13,6 +13,7 @@ from distil.sandbox.jobs import TestResult
 from distil.sandbox.testformat import read_tests
 
 SHOWN = 60
+"""Characters of what a test said, in its row of the table."""
 
 
 def run_code(
@@ -56,7 +57,7 @@ def _read_tests(file: Path) -> Any:
     except ValueError:
         pass  # then a test a line
     tests = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # a JSON text may hold U+2028
         if line.strip():
             try:
                 tests.append(json.loads(line))

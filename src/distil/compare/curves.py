@@ -7,7 +7,7 @@ backward. The optimiser's own update, saving, judging and loading are not in it.
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,12 @@ def read_curve(run: Run) -> Curve | None:
     if not points:
         return None
     log = read_metrics(run.folder)
+    seconds = seconds_by_step(log)
     updates = updates_per_step(run.recipe)
     return Curve(
         steps=[p["step"] for p in points],
         rollouts=[p["rollouts"] for p in points],
-        seconds=[_seconds(log, p["step"] * updates) for p in points],
+        seconds=[_seconds_at(seconds, p["step"] * updates) for p in points],
         tokens=[p["tokens"] for p in points],
         figures={f: [p["figures"][f] for p in points] for f in points[0]["figures"]},
         entropy=_last_entropy(log),
@@ -102,9 +103,18 @@ def _interpolated(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
     return ys[-1]
 
 
-def _seconds(log: dict[int, dict[str, Any]], updates: int) -> float:
-    """Training seconds up to an update."""
-    return sum(r.get("step_time", 0.0) for step, r in log.items() if step <= updates)
+def seconds_by_step(metrics: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
+    """Update -> training seconds up to it, as TRL's step_time counts them."""
+    total, found = 0.0, {}
+    for step, record in metrics.items():
+        total += record.get("step_time") or 0.0
+        found[step] = total
+    return found
+
+
+def _seconds_at(reached: Mapping[int, float], updates: int) -> float:
+    """Training seconds up to an update, by `seconds_by_step`; 0 before the first one."""
+    return max((total for step, total in reached.items() if step <= updates), default=0.0)
 
 
 def _last_entropy(log: dict[int, dict[str, Any]]) -> float | None:

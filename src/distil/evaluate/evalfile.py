@@ -97,20 +97,25 @@ def figure_means(attempts: Sequence[Attempt], ks: Sequence[int] = ()) -> dict[st
 
 
 def read(file: Path) -> Evaluation:
-    """A stored evaluation. Raises RunError if the file is none."""
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        attempts = [Attempt(**a) for a in record["attempts"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{file} can't be read as an evaluation ({type(error).__name__}: {error}). Name a file "
-            "that `distil eval --out` wrote, or a run's before.json, after.json, ..."
-        ) from error
+    """A stored evaluation. Raises RunError if the file is none, or holds no attempt."""
+    record, attempts = read_record(file)
     if not attempts:
         raise RunError(f"{file} holds no attempts: nothing was judged.")
     settings = record.get("settings") or _of_run(file, samples_of(attempts))
     known = record.get("versions", {}), record.get("problems", {})
     return Evaluation(str(file), attempts, settings, *known)
+
+
+def read_record(file: Path) -> tuple[dict[str, Any], list[Attempt]]:
+    """All that an evaluation's file says, and its attempts. Raises RunError if the file is none."""
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return record, [Attempt(**a) for a in record["attempts"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file} can't be read as an evaluation ({type(error).__name__}: {error}). Name a file "
+            "that `distil eval --out` wrote, or a run's before.json, after.json, ..."
+        ) from error
 
 
 def _of_run(file: Path, samples: int) -> dict[str, Any]:

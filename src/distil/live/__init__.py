@@ -3,8 +3,10 @@
 A terminal gets one panel at its lower end, drawn anew once a second; whatever is printed meanwhile
 (alarms, Ctrl-C's answer, warnings, logs) appears above it. Without one (a pipe, CI, TERM=dumb) a
 line says the same, at most one every LINE_SECONDS. Of several processes only the main one shows
-anything. Left out: what is shown (`facts`), how (`panel`, `lines`); output of compiled code, which
-doesn't go through Python's streams.
+anything. Left out: output of compiled code, which doesn't go through Python's streams.
+
+    facts      what there is to show            panel, lines   how: a panel; one plain line
+    timeleft   how long it will take            cells          text in so many cells, harmless
 """
 
 import io

@@ -10,7 +10,7 @@ isn't counted twice, and all parts together are all the time. Where none is open
 At a border an accelerator is waited for, since its work is done later than it's asked for. A part's
 peak is the most memory in use while it was the innermost one: torch's on a GPU; on a CPU the
 process's resident memory, whose high-water mark Linux lets a process of any user reset. Left out:
-what a step is, and the table (`distil.profiling.profiler`).
+which parts there are and what they add up to (`account`), and what a step is (`profiler`).
 """
 
 import time
@@ -23,47 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-OTHER = "other"
-JUDGING = "judging"
-
-PARTS = {
-    "sampling": "the rollouts (and a stale batch's older log-probabilities, which TRL computes)",
-    "grading": "reward functions",
-    "feedback": "feedback functions and critiques; who is shown what",
-    "teacher": "teacher prompts, and its pass over the rollouts",
-    "teacher's samples": "the teacher's own answers, where they are asked for",
-    "student pre-pass": "the student before an update: baselines, older log-probabilities, support",
-    "student forward": "the student's decoder",
-    "output layer": "log-probabilities from hidden states, and their gradient",
-    "loss": "cost, credit and loss from log-probabilities",
-    "backward": "the decoder's gradient; TRL's splitting of a batch",
-    "optimiser": "clipping and update",
-    "EMA": "the teacher's weights",
-    "logging": "metrics and rollouts, gathered and written",
-    "checkpoint": "weights, optimiser and teacher, written",
-    JUDGING: "evaluations between steps: no part of one",
-    OTHER: "what is left: data, buffers, callbacks",
-}
-"""name -> what it covers, in a step's order."""
+from distil.profiling.account import OTHER, PARTS, Spent
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
-
-
-@dataclass
-class Spent:
-    """What a part took. peak: bytes, None where memory can't be measured. tokens: that it read."""
-
-    seconds: float = 0.0
-    peak: int | None = None
-    tokens: int = 0
-
-    def add(self, seconds: float, peak: int | None) -> None:
-        """One more stretch."""
-        self.seconds += seconds
-        if peak is not None:
-            self.peak = max(self.peak or 0, peak)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ apart. Of several processes each has its own numbers; the main one's are shown, 
 for the others is in the part where it waits.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,9 @@ from transformers import TrainerCallback
 
 from distil.figures.layout import as_text
 from distil.profiling import parts
-from distil.profiling.parts import JUDGING, OTHER, PARTS, Clock, Spent
+from distil.profiling.account import JUDGING, MIB, OTHER, PARTS, Step, summary, whole
+from distil.profiling.parts import Clock
 from distil.runs.folder import PROFILE_FILE, write_json
-
-MIB = 2**20
-
-Step = dict[str, Spent]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One part over several steps. tokens: a step's mean; peak: the highest, bytes."""
-
-    name: str
-    mean: float
-    median: float
-    tokens: float
-    peak: int | None
-
-    @property
-    def rate(self) -> float | None:
-        """Tokens a second; None for a part that reads none."""
-        return self.tokens / self.mean if self.tokens and self.mean else None
 
 
 class ProfileCallback(TrainerCallback):
@@ -121,34 +101,6 @@ class ProfileCallback(TrainerCallback):
         if self._begun:
             spent.pop(JUDGING, None)
             self.steps.append(spent)
-
-
-def summary(steps: Sequence[Step]) -> list[Row]:
-    """A row a part that took time in any step, in a step's order; the means add up to `whole`'s."""
-    found = []
-    for name in PARTS:
-        spent = [step.get(name, Spent()) for step in steps]
-        seconds = [s.seconds for s in spent]
-        if any(seconds):
-            peaks = [s.peak for s in spent if s.peak is not None]
-            found.append(
-                Row(
-                    name,
-                    statistics.mean(seconds),
-                    statistics.median(seconds),
-                    statistics.mean(s.tokens for s in spent),
-                    max(peaks, default=None),
-                )
-            )
-    return found
-
-
-def whole(steps: Sequence[Step]) -> Row:
-    """All parts of a step together."""
-    totals = [sum(s.seconds for s in step.values()) for step in steps]
-    peaks = [s.peak for step in steps for s in step.values() if s.peak is not None]
-    mean, median = statistics.mean(totals), statistics.median(totals)
-    return Row("whole step", mean, median, 0, max(peaks, default=None))
 
 
 def table(first: Step, steps: Sequence[Step]) -> list[list[str]]:

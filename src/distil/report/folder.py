@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from distil.errors import RunError
-from distil.evaluate.evalfile import Evaluation, read
+from distil.evaluate.evalfile import read_record
+from distil.figures.estimates import Attempt
 from distil.runs.folder import (
     ALARMS_FILE,
     BAD_STEPS_FILE,
@@ -36,7 +37,7 @@ class Judged:
 
     name: str
     step: int
-    evaluation: Evaluation
+    attempts: list[Attempt]
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,13 @@ class RunFolder:
         files = [self.path / OLD_ROLLOUTS_FILE, self.path / ROLLOUTS_FILE]
         return [f for f in files if f.is_file()]
 
-    def standing(self) -> dict[str, Evaluation]:
-        """The evaluations that a table of results has, by name."""
-        found = {j.name: j.evaluation for j in self.evaluations}
+    def standing(self) -> dict[str, list[Attempt]]:
+        """The attempts of the evaluations that a table of results has, by name."""
+        found = {j.name: j.attempts for j in self.evaluations}
         return {name: found[name] for name in STANDING if name in found}
 
-    def figures(self) -> tuple[int, ...]:
-        """The k of its pass@k and maj@k, as the recipe has them."""
+    def ks(self) -> tuple[int, ...]:
+        """The k of its pass@k and maj@k, as the recipe has them; none: the default ones."""
         return tuple(self.recipe.get("eval", {}).get("k", ()))
 
 
@@ -117,16 +118,15 @@ def _status(path: Path, metrics: dict[int, Any], steps: int, updates: int) -> st
 
 
 def _evaluations(path: Path) -> list[Judged]:
-    """In the order of their steps."""
+    """In the order of their steps; those without an attempt are left out."""
     files = [path / f"{name}.json" for name in STANDING]
     files += [*path.glob("eval-*.json"), *path.glob("validation-*.json")]
     found = []
     for file in files:
         if file.is_file():
-            record = _json(file)
-            judged = read(file) if record.get("attempts") else None
-            if judged is not None:
-                found.append(Judged(file.stem, record.get("step", 0), judged))
+            record, attempts = read_record(file)
+            if attempts:
+                found.append(Judged(file.stem, record.get("step", 0), attempts))
     return sorted(found, key=lambda j: (j.step, j.name))
 
 

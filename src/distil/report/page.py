@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+from distil.compare.curves import seconds_by_step
 from distil.figures.tables import result_rows
 from distil.report.folder import RunFolder
-from distil.report.pack import Packed, pack, packed
+from distil.report.pack import BLOCK, Packed, pack, packed
 from distil.report.scan import Entry, scan
 from distil.report.series import (
     evaluation_curve,
@@ -23,7 +24,6 @@ from distil.report.series import (
     metric_columns,
     pass_curve,
     reward_curve,
-    seconds_by_step,
     seed_bands,
     time_by_part,
 )
@@ -35,6 +35,9 @@ SCRIPTS = (
     "page/credit.js", "page/rollouts.js", "page/main.js",
 )  # fmt: skip
 STYLES = ("vendor/tabulator_simple.min.css", "page/style.css")
+
+FOR_BLOCKS = 0.93
+"""Share of a run's room that its rollouts may take; the index of all of them takes the rest."""
 
 
 def make_page(runs: Sequence[RunFolder], room: int) -> str:
@@ -48,7 +51,7 @@ def make_page(runs: Sequence[RunFolder], room: int) -> str:
     blocks = []
     for place, entries in enumerate(scans):
         share = sizes[place] / (sum(sizes) or 1)
-        blocks.append(_run_blocks(place, pack(entries, int(0.93 * left * share))))
+        blocks.append(_run_blocks(place, pack(entries, int(FOR_BLOCKS * left * share))))
     parts = {
         "title": _escaped(", ".join(run.name for run in runs)),
         "policy": _policy(scripts),
@@ -81,7 +84,7 @@ def _head(runs: Sequence[RunFolder], scans: Sequence[Sequence[Entry]]) -> dict[s
 
 
 def _run(run: RunFolder, entries: Sequence[Entry], reward: dict[str, list[Any]]) -> dict[str, Any]:
-    standing = {name: e.attempts for name, e in run.standing().items()}
+    standing = run.standing()
     seconds = seconds_by_step(run.metrics)
     return {
         "name": run.name,
@@ -91,7 +94,7 @@ def _run(run: RunFolder, entries: Sequence[Entry], reward: dict[str, list[Any]])
         "metrics": metric_columns(run.metrics),
         "evaluations": evaluation_curve(run),
         "passes": {name: pass_curve(attempts) for name, attempts in standing.items()},
-        "table": result_rows(standing, run.figures()) if standing else [],
+        "table": result_rows(standing, run.ks()) if standing else [],
         "feedback": feedback_shares(entries),
         "time": time_by_part(run.profile),
         "alarms": run.alarms,
@@ -102,7 +105,8 @@ def _run(run: RunFolder, entries: Sequence[Entry], reward: dict[str, list[Any]])
 
 
 def _run_blocks(place: int, found: Packed) -> str:
-    index = packed({"found": found.found, "detailed": found.detailed, "columns": found.index})
+    counts = {"found": found.found, "detailed": found.detailed, "block": BLOCK}
+    index = packed({**counts, "columns": found.index})
     parts = [_block(f"index-{place}", index)]
     parts += [_block(f"rollouts-{place}-{i}", text) for i, text in enumerate(found.blocks)]
     return "".join(parts)

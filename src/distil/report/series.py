@@ -21,6 +21,7 @@ from distil.figures.estimates import (
     samples_of,
     summarise,
 )
+from distil.profiling.account import MIB, steps_of, summary
 from distil.report.folder import RunFolder
 from distil.report.scan import Entry
 from distil.types import SUCCESS_REWARD
@@ -55,15 +56,6 @@ def metric_columns(metrics: Mapping[int, Mapping[str, Any]]) -> Columns:
         if name != "step":
             columns[name] = [_mean(r.get(name) for r in some) for some in grouped.values()]
     return columns
-
-
-def seconds_by_step(metrics: Mapping[int, Mapping[str, Any]]) -> dict[int, float]:
-    """Update -> training seconds up to it, as TRL's step_time counts them."""
-    total, found = 0.0, {}
-    for step, record in metrics.items():
-        total += record.get("step_time") or 0.0
-        found[step] = total
-    return found
 
 
 def reward_curve(entries: Sequence[Entry]) -> Columns:
@@ -110,7 +102,7 @@ def evaluation_curve(run: RunFolder) -> list[dict[str, Any]]:
     """Each evaluation's figures with their intervals, in the order of steps."""
     found = []
     for judged in run.evaluations:
-        figures = summarise(judged.evaluation.attempts, run.figures())
+        figures = summarise(judged.attempts, run.ks())
         found.append(
             {
                 "name": judged.name,
@@ -141,25 +133,16 @@ def time_by_part(profile: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     As `distil train --profile` prints them; empty without a profile.
     """
-    steps = profile.get("steps", [])
-    steps = steps[1:] or steps
-    found = []
-    for name in profile.get("parts", {}):
-        spent = [step[name] for step in steps if name in step]
-        seconds = sum(s["seconds"] for s in spent) / max(len(steps), 1)
-        if not seconds:
-            continue
-        tokens = sum(s["tokens"] for s in spent) / len(steps)
-        peaks = [s["peak"] for s in spent if s["peak"] is not None]
-        found.append(
-            {
-                "part": name,
-                "seconds": round(seconds, 4),
-                "rate": round(tokens / seconds, 1) if tokens else None,
-                "peak": round(max(peaks) / 2**20) if peaks else None,
-            }
-        )
-    return found
+    steps = steps_of(profile)
+    return [
+        {
+            "part": row.name,
+            "seconds": round(row.mean, 4),
+            "rate": None if row.rate is None else round(row.rate, 1),
+            "peak": None if row.peak is None else round(row.peak / MIB),
+        }
+        for row in (summary(steps[1:] or steps, profile["parts"]) if steps else [])
+    ]
 
 
 def seed_bands(runs: Sequence[RunFolder], curves: Sequence[Columns]) -> list[dict[str, Any]]:
@@ -191,7 +174,7 @@ def seed_bands(runs: Sequence[RunFolder], curves: Sequence[Columns]) -> list[dic
 
 
 def _without_seed(recipe: Mapping[str, Any]) -> str:
-    train = {k: v for k, v in recipe["train"].items() if k not in ("seed", "output_dir")}
+    train = {k: v for k, v in recipe.get("train", {}).items() if k not in ("seed", "output_dir")}
     return repr({**recipe, "train": train})
 
 

@@ -17,7 +17,6 @@ construction: Ross and Bagnell 2010; Ross, Gordon and Bagnell, arXiv 1011.0686.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distil.theory.claims import Claim
 from distil.theory.costs import Array
@@ -36,7 +35,7 @@ HABIT = np.array([[0.5, 0.5], [1 - EPSILON, EPSILON]])
 class Errors:
     """Expected steps off the path, by horizon, and the exponent in T that fits them."""
 
-    steps: NDArray[np.float64]  # [len(HORIZONS)]
+    steps: Array  # [len(HORIZONS)]
     exponent: float
 
 

@@ -8,7 +8,7 @@ has the slope g_a = dl/dp_a, in nats. Two geometries, to first order in the rate
 
 The first is the natural gradient's and mirror descent's; the second plain descent on the logits of
 a softmax. Left out: sampling noise, and more than one state (`distil.theory`'s token trees).
-Source: METHOD, the paper's page (arXiv 2606.05152); f-divergences: Csiszar's.
+Sources: the paper's page (arXiv 2606.05152); f-divergences: Csiszar's.
 """
 
 from collections.abc import Callable

@@ -12,12 +12,9 @@ twice that of the mean of a group of two. Left out: what the numbers say (`treeb
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distil.theory.costs import Array
-from distil.theory.trees import Tree
-
-IntArray = NDArray[np.int64]
+from distil.theory.trees import IntArray, Tree
 
 
 @dataclass(frozen=True)

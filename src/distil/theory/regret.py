@@ -22,15 +22,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distil.theory.claims import Claim
 from distil.theory.costs import Array, forward_cross_entropy, softmax
-from distil.theory.trees import Tree, gradient, make_tree, objective, reach
+from distil.theory.trees import IntArray, Tree, gradient, make_tree, objective, reach
 
 SECTION = "regret"
 FLOOR, ROUNDS = 0.01, 1000
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,10 @@ class Game:
 
 @dataclass(frozen=True)
 class Round:
-    """One round's policy, its own W and the average regret so far; bound: what theory allows."""
+    """One round's policy, its loss under its own W, and the average regret so far, in nats.
+
+    bound: the regret that theory allows; nan for a learner without one here.
+    """
 
     policy: Array
     loss: float

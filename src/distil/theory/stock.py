@@ -5,7 +5,6 @@ docs/theory.md. Stale samplers draw rollouts from an older student: `stale` move
 logits by a normal draw.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -108,13 +107,14 @@ def off_policy(tree: Tree, rollouts: Rollouts, old: Array) -> dict[str, Estimato
     ratio = probability_of_tokens(rollouts, p) / before
     prefix = np.concatenate([np.ones((len(ratio), 1)), ratio.cumprod(-1)[:, :-1]], -1)
 
+    slope, draw = in_logits(p, g), before.prod(-1)
+
     def token(weight: Array) -> Estimator:
-        return _stale(weight * mask, weight * later_sum(costs))
+        return Estimator(slope, weight * mask, weight * later_sum(costs), draw)
 
     def through(weight: Array) -> Estimator:
-        return _stale(weight * mask, later_sum(weight * costs))
+        return Estimator(slope, weight * mask, later_sum(weight * costs), draw)
 
-    _stale = _sampled_from(in_logits(p, g), before.prod(-1))
     return {
         "stale, no ratio": token(np.ones_like(ratio)),
         "stale, token ratio": token(ratio),
@@ -122,7 +122,3 @@ def off_policy(tree: Tree, rollouts: Rollouts, old: Array) -> dict[str, Estimato
         "stale, prefix ratio": through(prefix),
         f"stale, prefix ratio <= {CLIP:g}": through(np.minimum(prefix, CLIP)),
     }
-
-
-def _sampled_from(slope: Array, draw: Array) -> Callable[[Array, Array], Estimator]:
-    return lambda local, score: Estimator(slope, local, score, draw)

@@ -1,7 +1,7 @@
 """Many bandits at once: how often a step lowers the reward, and the worst case that a search finds.
 
-Bandits are drawn as METHOD section 7 does: student and teacher from Dirichlet(1), rewards uniform
-in [0, 1], kept if the teacher's reward is higher. Every share comes with Wilson's 95% interval.
+Bandits: student and teacher from Dirichlet(1), rewards uniform in [0, 1], kept if the teacher's
+reward is higher. Every share comes with Wilson's 95% interval.
 The search is exact in the rewards (a linear program, all of whose corners are tried) and random in
 student and teacher, then climbs; it finds bad cases, and proves nothing about there being none.
 """

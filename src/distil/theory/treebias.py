@@ -1,7 +1,7 @@
 """Bias and variance of every estimator on random trees, as tables.
 
 Table: trees of 5 tokens and at most 3 steps, token 0 ends; the sampler of stale rollouts has its
-logits moved by 0.5. Cosines by length: METHOD's four sizes and the sweep that the figure draws.
+logits moved by 0.5. Cosines by length: four sizes (`SIZES`) and the sweep that the figure draws.
 Left out: what the tables say (`treeclaims`).
 """
 

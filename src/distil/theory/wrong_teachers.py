@@ -39,10 +39,11 @@ SECTION = "wrong teachers"
 
 def claims() -> list[Claim]:
     """Everything this section claims, with its numbers; about 20 seconds."""
-    return [*_ends(), *_gates(), *_reward()]
+    return [*_ends(), *_rewards_at_the_end(), *_entropy_gates(), *_reward_gates(), *_reward()]
 
 
 def _ends() -> list[Claim]:
+    """Where training ends, as a function of its teachers."""
     r, errors = world().r, {}
     for kind in teachers.LEVELS:
         ends = {"forward_cross_entropy": mean_of_teachers, "reverse_kl": geometric_mean_of_teachers}
@@ -50,15 +51,6 @@ def _ends() -> list[Claim]:
             found = outcome(kind, objective).reward
             gap = np.abs(found - reward(end(taught(kind)), r))
             errors[f"{SHORT[objective]}, {kind}"] = float(gap.max())
-    scattered = at_each((*DIVERGENCES, "sft"), "scattered", 0.5)
-    systematic = at_each((*DIVERGENCES, "sft"), "systematic", 0.5)
-    even = {
-        f"{SHORT[o]}, {kind}": break_even(kind, outcome(kind, o))
-        for kind in ("noise", "worse", *WRONG)
-        for o in DIVERGENCES
-    }
-    noisy = at_each(DIVERGENCES, "logits", 4.0)
-    spread = [systematic[SHORT[o]] for o in DIVERGENCES]
     logit = {
         f"{SHORT[o]}, {kind}": float(
             np.abs(outcome(kind, o).mean() - outcome(kind, o, geometry="logit").mean()).max()
@@ -78,6 +70,21 @@ def _ends() -> list[Claim]:
             "largest difference of mean end rewards over the levels", logit,
             max(logit.values()) < 0.03,
         ),
+    ]  # fmt: skip
+
+
+def _rewards_at_the_end() -> list[Claim]:
+    """How good that end is, by what is wrong with the teachers."""
+    scattered = at_each((*DIVERGENCES, "sft"), "scattered", 0.5)
+    systematic = at_each((*DIVERGENCES, "sft"), "systematic", 0.5)
+    even = {
+        f"{SHORT[o]}, {kind}": break_even(kind, outcome(kind, o))
+        for kind in ("noise", "worse", *WRONG)
+        for o in DIVERGENCES
+    }
+    noisy = at_each(DIVERGENCES, "logits", 4.0)
+    spread = [systematic[SHORT[o]] for o in DIVERGENCES]
+    return [
         Claim(
             SECTION,
             "Half of the feedback confident and wrong, errors scattered: the forward cross-entropy "
@@ -104,7 +111,8 @@ def _ends() -> list[Claim]:
     ]  # fmt: skip
 
 
-def _gates() -> list[Claim]:
+def _entropy_gates() -> list[Claim]:
+    """Gates that look at how unsure the teacher is."""
     forward: Objective = "forward_cross_entropy"
     noise = at("noise", 1.0, outcome("noise", forward), "no gate")
     noise |= at("noise", 1.0, outcome("noise", forward, ENTROPY_GATE), "entropy gate")
@@ -115,6 +123,23 @@ def _gates() -> list[Claim]:
         threshold, there, honest = best_threshold(kind, 0.5)
         lies |= {f"{kind}, best threshold": threshold, f"{kind}, reward there": there}
         lies[f"{kind}, at best threshold and honest feedback"] = honest
+    return [
+        Claim(
+            SECTION, "An entropy gate stops at a teacher that is all noise.",
+            "end reward, uniform teacher; gate H(q) <= 0.8 nat", noise | {"start": start()},
+            noise["entropy gate"] > start() - 1e-9 > noise["no gate"],
+        ),
+        Claim(
+            SECTION, "An entropy gate saves the student from confident and wrong teachers.",
+            "end reward, half wrong; any threshold", lies,
+            all(lies[f"{kind}, reward there"] > 0.85 for kind in WRONG),
+        ),
+    ]  # fmt: skip
+
+
+def _reward_gates() -> list[Claim]:
+    """Gates that ask which teacher is better than the student, known or sampled."""
+    forward: Objective = "forward_cross_entropy"
     lowest = {
         f"{SHORT[o]}, {kind}": float(outcome(kind, o, REWARD_GATE).lowest.min())
         for o in DIVERGENCES for kind in teachers.LEVELS
@@ -128,16 +153,6 @@ def _gates() -> list[Claim]:
         for name, gate in (("each", SAMPLED_GATE), ("prompt's mean", SAMPLED_PROMPT_GATE)):
             sampled |= at(kind, 0.5, outcome(kind, forward, gate), f"{kind}, {name}")
     return [
-        Claim(
-            SECTION, "An entropy gate stops at a teacher that is all noise.",
-            "end reward, uniform teacher; gate H(q) <= 0.8 nat", noise | {"start": start()},
-            noise["entropy gate"] > start() - 1e-9 > noise["no gate"],
-        ),
-        Claim(
-            SECTION, "An entropy gate saves the student from confident and wrong teachers.",
-            "end reward, half wrong; any threshold", lies,
-            all(lies[f"{kind}, reward there"] > 0.85 for kind in WRONG),
-        ),
         Claim(
             SECTION,
             "Forward cross-entropy in policy space with a reward gate never falls, whatever the "

@@ -18,7 +18,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil.distributed.processes import any_of_them, is_main
-from distil.profiling.parts import JUDGING, part
+from distil.profiling.account import JUDGING
+from distil.profiling.parts import part
 from distil.runs.badsteps import BadSteps
 from distil.runs.checkpoints import keep_order, mark_complete
 from distil.runs.folder import METRICS_FILE, append_lines

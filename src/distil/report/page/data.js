@@ -1,7 +1,6 @@
 // Unpacks what the page carries: gzipped JSON in base64, the rollouts a block at a time.
 "use strict";
 
-const BLOCK = 64;
 const KEPT_BLOCKS = 40;
 
 // Right from a reward of 0.5 on, as everywhere in distil (SUCCESS_REWARD).
@@ -24,6 +23,7 @@ class Rollouts {
     this.found = index.found;
     this.detailed = index.detailed;
     this.columns = index.columns;
+    this.perBlock = index.block;
     this.count = index.columns.step.length;
     this.blocks = new Map();
     this.scale = null;
@@ -51,8 +51,8 @@ class Rollouts {
   }
 
   async at(i) {
-    const block = await this.block(Math.floor(i / BLOCK));
-    const row = block.rows[i % BLOCK];
+    const block = await this.block(Math.floor(i / this.perBlock));
+    const row = block.rows[i % this.perBlock];
     const text = (place) => (place == null ? null : block.texts[place]);
     const messages = (some) => some && some.map(([role, place]) => [role, text(place)]);
     return {
