@@ -1,4 +1,4 @@
-"""What several benchmarks measure with: resident memory, turns, the machine's name and rate.
+"""What several benchmarks measure with: memory, turns, rates, fixed rollouts, the machine's name.
 
 Reads /proc, so it runs on Linux only.
 """
@@ -47,15 +47,38 @@ def turns(
     return {name: statistics.median(s) for name, s in spent.items()}, results
 
 
+def best(
+    work: Callable[[], Any], now: Callable[[], float] = time.perf_counter, times: int = 5
+) -> float:
+    """The shortest of some runs, seconds, after one that isn't timed."""
+    work()
+    spent = []
+    for _ in range(times):
+        start = now()
+        work()
+        spent.append(now() - start)
+    return min(spent)
+
+
 def product_rate(a: Tensor, b: Tensor) -> float:
     """Operations a second of a @ b, the best of five."""
     out = a.new_empty(len(a), b.shape[1])
-    spent = []
-    for _ in range(5):
-        start = time.perf_counter()
-        torch.mm(a, b, out=out)
-        spent.append(time.perf_counter() - start)
-    return 2 * len(a) * b.numel() / min(spent)
+    return 2 * len(a) * b.numel() / best(lambda: torch.mm(a, b, out=out))
+
+
+def canned(model: Any, tokens: int) -> None:
+    """From here on the model "samples" rollouts from a fixed seed, at no cost, so many tokens each.
+
+    Of a vocabulary of more than 100 ids, the first of which, the special ones, aren't drawn.
+    """
+    generator = torch.Generator().manual_seed(7)
+    vocab = model.get_input_embeddings().weight.shape[0]
+
+    def generate(input_ids: Tensor, **kwargs: Any) -> Tensor:
+        written = torch.randint(100, vocab, (len(input_ids), tokens), generator=generator)
+        return torch.cat([input_ids, written.to(input_ids.device)], 1)
+
+    model.generate = generate
 
 
 def cpu_name() -> str:

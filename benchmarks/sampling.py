@@ -29,7 +29,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from distil.models import load_model
 from distil.trainer.probe import left_padded
 from distil.trainer.sharedprompts import complete
-from measuring import product_rate
+from measuring import best, product_rate
 
 MODEL = "smollm2-135m-instruct"
 TOKENS = 64
@@ -133,16 +133,6 @@ def ctranslate2(
         return sum(len(ids) for one in found for ids in one.sequences_ids)
 
     return side, weights
-
-
-def best(work: Callable[[], Any], times: int = 5) -> float:
-    """The shortest of some runs, seconds."""
-    taken = []
-    for _ in range(times + 1):
-        began = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - began)
-    return min(taken[1:])
 
 
 def floors(model: Any, rows: int) -> None:

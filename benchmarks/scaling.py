@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -35,6 +34,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from distil import DistILConfig, DistILTrainer, Feedback
 from distil.profiling.parts import peak_meter
 from distil.profiling.profiler import ProfileCallback
+from measuring import MIB, canned
 
 TEMPLATE = (
     "{% for m in messages %}<|start|> {{ m['role'] }} {{ m['content'] }} <|end|>{% endfor %}"
@@ -92,13 +92,7 @@ def make_model(size: Size, device: torch.device) -> LlamaForCausalLM:
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.to(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
-    generator = torch.Generator().manual_seed(7)
-
-    def generate(input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        written = torch.randint(9, size.vocab, (len(input_ids), size.length), generator=generator)
-        return torch.cat([input_ids, written.to(input_ids.device)], 1)
-
-    model.generate = generate
+    canned(model, size.length)
     return model
 
 
@@ -228,7 +222,7 @@ def main() -> None:
     print("\nSeconds and MiB of a whole step:")
     for name, values in grown.items():
         each = zip(values, times[name], memory[name], strict=True)
-        line = [f"{v:,.0f}: {t['whole step']:.2f}, {m['memory'] / 2**20:.0f}" for v, t, m in each]
+        line = [f"{v:,.0f}: {t['whole step']:.2f}, {m['memory'] / MIB:.0f}" for v, t, m in each]
         print(f"    {name:12}" + "   ".join(line))
 
 

@@ -21,7 +21,6 @@ sampling, the weights read once a token at the bandwidth of reading them; both m
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -30,19 +29,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-
 import torch
 from datasets import Dataset
+from torch import Tensor
 from transformers import PrinterCallback
-from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
 from distil import DistILConfig, DistILTrainer, Feedback
 from distil.models import load_model
-from distil.profiling.parts import at_gradient, count, part, peak_meter, turn
+from distil.profiling.parts import peak_meter
 from distil.profiling.profiler import ProfileCallback
+from measuring import MIB, best, canned
+from sdpo import PartsOfSDPO, SDPOConfig, output_layer_of_sdpo
 
-MIB = 2**20
 QUESTION = (
     "A shop sells pens at 3 coins each and books at 14 coins each. Anna buys 7 pens and 2 books, "
     "pays with a note of 100 coins, and gives half of her change to her brother. How many coins "
@@ -64,82 +62,6 @@ def no_reward(completions: list[Any], **columns: Any) -> list[float]:
 
 def report(completions: list[Any], **columns: Any) -> list[Feedback]:
     return [Feedback(text=FEEDBACK)] * len(completions)
-
-
-class PartsOfSDPO(SDPOTrainer):
-    """TRL's trainer, its parts named as ours are. The output layer is in its forward pass."""
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Any:
-        with part("backward"):
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.accelerator.sync_gradients:
-            turn("optimiser")
-        return loss
-
-    @part("feedback")
-    def _prepare_training_batch(self, inputs: Any) -> Any:
-        return super()._prepare_training_batch(inputs)
-
-    @part("sampling")
-    def _generate(self, prompt_ids: Any) -> Any:
-        written = super()._generate(prompt_ids)
-        count(sum(len(ids) for ids in written[1]))
-        return written
-
-    @part("grading")
-    def _calculate_rewards(self, *args: Any) -> Any:
-        return super()._calculate_rewards(*args)
-
-    @part("loss")
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        return super().compute_loss(*args, **kwargs)
-
-    def _forward_logits(
-        self, model: Any, input_ids: Any, attention_mask: Any, **kwargs: Any
-    ) -> Any:
-        if not torch.is_grad_enabled():
-            with part("teacher", whole=True):
-                count(attention_mask)
-                return super()._forward_logits(model, input_ids, attention_mask, **kwargs)
-        with part("student forward"):
-            count(attention_mask)
-            count(len(input_ids) * kwargs["logits_to_keep"], "output layer")
-            return super()._forward_logits(model, input_ids, attention_mask, **kwargs)
-
-    @part("output layer")
-    def _compute_self_distillation_loss(self, *args: Any) -> Any:
-        loss = super()._compute_self_distillation_loss(*args)
-        at_gradient(loss, "output layer")
-        return loss
-
-    @part("logging")
-    def log(self, *args: Any, **kwargs: Any) -> None:
-        super().log(*args, **kwargs)
-
-
-def output_layer_of_sdpo(trainer: PartsOfSDPO) -> None:
-    """Names the output layer and the EMA inside TRL's passes."""
-
-    def begins(module: Any, arguments: tuple[torch.Tensor]) -> None:
-        if torch.is_grad_enabled():
-            turn("output layer")
-            at_gradient(arguments[0], "backward")
-
-    trainer.model.get_output_embeddings().register_forward_pre_hook(begins)
-    for callback in trainer.callback_handler.callbacks:
-        if type(callback).__name__ == "SyncTeacherModelCallback":
-            callback.on_step_end = part("EMA")(callback.on_step_end)
-
-
-def canned(model: Any, tokens: int) -> None:
-    """Rollouts from a fixed seed instead of `generate`, alike on both sides."""
-    generator = torch.Generator().manual_seed(7)
-
-    def generate(input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        written = torch.randint(100, 40_000, (len(input_ids), tokens), generator=generator)
-        return torch.cat([input_ids, written.to(input_ids.device)], 1)
-
-    model.generate = generate
 
 
 def settings(args: argparse.Namespace, folder: str) -> dict[str, Any]:
@@ -246,17 +168,12 @@ def rates(device: torch.device, now: Callable[[], float]) -> tuple[float, float]
     b = torch.randn(16_384, 4096, device=device, dtype=wide)
     wait = peak_meter(device)
 
-    def best(work: Any) -> float:
-        spent = []
-        for _ in range(5):
-            wait()
-            start = now()
-            work()
-            wait()
-            spent.append(now() - start)
-        return min(spent)
+    def waited(work: Callable[[], Tensor]) -> float:
+        """Seconds of the work and of waiting for it."""
+        return best(lambda: (work(), wait()), now)
 
-    product, vector = best(lambda: a @ b.T), best(lambda: b @ a[0])
+    wait()
+    product, vector = waited(lambda: a @ b.T), waited(lambda: b @ a[0])
     return 2 * len(a) * b.numel() / product, b.numel() * b.element_size() / vector
 
 

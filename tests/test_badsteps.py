@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from distil.errors import TrainingError
-from distil.runs.badsteps import IN_A_ROW, KEPT, BadSteps
+from distil.runs.badsteps import IN_A_ROW, KEPT, NAMED, BadSteps
 from trainertoys import lines, make_trainer
 
 
@@ -75,7 +75,7 @@ def test_a_bad_step_changes_nothing_and_is_recorded(tmp_path: Path, kind: str) -
     assert record["step"] == 2
     assert record["losses"] == ["nan", "nan"] if kind == "losses" else "nan" not in record["losses"]
     names = [name for name, _ in run.trainer.model.named_parameters()]
-    assert record["parameters"] == names[:KEPT] if kind == "losses" else [names[0]]
+    assert record["parameters"] == names[:NAMED] if kind == "losses" else [names[0]]
     kept = load_file(tmp_path / record["file"])
     rollouts = [line for line in lines(tmp_path / "rollouts.jsonl") if line["step"] == 2]
     assert {key.split("/")[0] for key in kept} == {"0", "1"}

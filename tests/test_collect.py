@@ -11,6 +11,7 @@ import pytest
 
 from distil import Feedback
 from distil.errors import FeedbackError, RecipeError, TrainingError
+from distil.trainer.rolloutlog import grading_failed
 from trainertoys import generation_batch, lines, make_trainer
 
 # ---------------------------------------------------------------- rewards
@@ -60,6 +61,14 @@ def test_rollouts_of_a_broken_reward_function_are_kept(tmp_path: Path) -> None:
     kept = lines(tmp_path / "ungraded.jsonl")
     assert len(kept) == 8
     assert kept[0]["completion"][0]["role"] == "assistant"
+
+
+def test_each_process_keeps_the_rollouts_that_it_could_not_grade(tmp_path: Path) -> None:
+    for process, name in enumerate(("ungraded.jsonl", "ungraded-process-1.jsonl")):
+        said = grading_failed(ValueError(), tmp_path, 3, ["q"], [f"answer {process}"], process)
+        assert name in str(said)
+        assert lines(tmp_path / name) == [{"prompt": "q", "completion": f"answer {process}"}]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_ungraded_rollouts_are_no_successes_and_are_counted(tmp_path: Path) -> None:

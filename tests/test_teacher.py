@@ -1,10 +1,11 @@
 """Teachers: what moves, in which direction, in which precision, and what is restored."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import IA3Config, LoraConfig, get_peft_model
 from torch import nn
 
 from conftest import make_model
@@ -211,3 +212,42 @@ def test_impossible_teachers_are_refused() -> None:
         ShadowTeacher(model, 1.5)
     with pytest.raises(ValueError, match="Unknown teacher"):
         make_teacher("emma", model, 0.1)
+
+
+# PEFT's own warnings, of biases that a layer hasn't and of tied embeddings.
+UNUSUAL = pytest.mark.filterwarnings("ignore::UserWarning:peft")
+
+
+@UNUSUAL
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"modules_to_save": ["norm"]}, "modules_to_save"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"target_modules": ["embed_tokens", "q_proj"]}, "embedding"),
+    ],
+)
+def test_adapters_that_do_more_than_add_a_product_have_no_copied_teacher(
+    options: dict[str, Any], message: str
+) -> None:
+    config = LoraConfig(r=2, **({"target_modules": ["q_proj", "v_proj"]} | options))
+    model = get_peft_model(make_model(), config)
+    with pytest.raises(TrainingError, match=message):
+        make_teacher("ema", model, 0.1)
+    assert isinstance(make_teacher("live", model, 0.1), LiveTeacher)
+
+
+def test_an_adapter_of_another_kind_has_no_copied_teacher() -> None:
+    config = IA3Config(target_modules=["q_proj", "down_proj"], feedforward_modules=["down_proj"])
+    with pytest.raises(TrainingError, match="IA3"):
+        make_teacher("ema", get_peft_model(make_model(), config), 0.1)
+
+
+@UNUSUAL
+def test_a_trained_adapter_of_an_embedding_is_not_taken_for_a_fresh_one() -> None:
+    model = get_peft_model(make_model(), LoraConfig(r=2, target_modules=["embed_tokens"]))
+    assert isinstance(make_teacher("frozen", model, 0.1), LoraOffTeacher)
+    nudge(model, 0.1)
+    with pytest.raises(TrainingError, match="embedding"):
+        make_teacher("frozen", model, 0.1)

@@ -19,8 +19,8 @@ from distil.vocab import (
     default_chunk,
     gather_logps,
     gather_logps_and_entropy,
+    topk_and_gather_logps,
     topk_logps,
-    topk_logps_and_entropy,
 )
 from distil.vocab import output_layer as layers
 from distil.vocab.output_layer import output_layer
@@ -195,8 +195,11 @@ def test_entropy_is_that_of_the_whole_row_and_has_no_gradient():
     assert logps.requires_grad
     assert not entropy.requires_grad
     assert torch.equal(logps, gather_logps(hidden, weight, ids, bias=bias, chunk=4, **form))
-    *top, entropy = topk_logps_and_entropy(hidden, weight, 2, bias=bias, chunk=4, **form)
+    *top, at_ids, entropy = topk_and_gather_logps(
+        hidden, weight, 2, ids, bias=bias, chunk=4, **form
+    )
     assert_close(entropy, expected, 1e-10)
+    assert_close(at_ids, logps.detach(), 1e-10)
     assert all(map(torch.equal, top, topk_logps(hidden, weight, 2, bias=bias, chunk=4, **form)))
 
 
@@ -251,7 +254,7 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits(dtype, form):
         dtype, tokens=tokens, vocab=size, hidden=width, support=support
     )
     with Recorder() as recorder:
-        topk_logps_and_entropy(hidden, weight, support, bias=bias, chunk=chunk, **form)
+        topk_and_gather_logps(hidden, weight, support, ids, bias=bias, chunk=chunk, **form)
         options = {"bias": bias, "chunk": chunk, **form}
         gather_logps_and_entropy(hidden, weight, ids, **options)[0].sum().backward()
     bound = max(chunk * size, size * width, tokens * width, tokens * support)

@@ -81,7 +81,7 @@ def gathered(model: nn.Module) -> Iterator[None]:
     effect on a model that isn't sharded. Weights mustn't change inside.
     """
     units = list(_units(model))
-    states = [unit._get_fsdp_state() for unit in units]  # torch tells a unit's setting but here
+    states = [unit._get_fsdp_state() for unit in units]  # the setting is told nowhere else
     if states:
         states[0]._lazy_init()  # decides the root's
     groups = [group for state in states for group in state._fsdp_param_groups]

@@ -13,7 +13,6 @@ words that each rollout's teacher was shown.
 
 import logging
 import random
-import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from distil.errors import FeedbackError
 from distil.feedback.correctionfile import Correction, Parsed, parse, problem_key
 from distil.feedback.said import first_demonstration
 from distil.feedback.sibling import SiblingChoice
+from distil.recipe.ownfunctions import own_function
 from distil.types import Feedback, Prompt, Rollout, TeacherContext, completion_text
 
 Corrector: TypeAlias = Callable[[str, Prompt, str], str | None]
@@ -53,18 +53,10 @@ def corrections(
     be read or has a malformed line, and for a path that leads to no function.
     """
     if isinstance(source, str) and ".py:" in source:
-        path, _, name = source.rpartition(":")
-        if not Path(path).is_file():
-            raise FeedbackError(
-                f"Corrections come from {source!r}, but there is no file {path!r}. A path is taken "
-                "from the folder that the command runs in."
-            )
-        function = runpy.run_path(path).get(name)
-        if not callable(function):
-            raise FeedbackError(
-                f"{path} defines no function {name!r}. It must take (problem, prompt, attempt) and "
-                "return the correction's text, or None."
-            )
+        function = own_function(
+            source, "Corrections come from", "It must take (problem, prompt, attempt) and return "
+            "the correction's text, or None.", FeedbackError,
+        )  # fmt: skip
         return CorrectionFunction(function)
     if isinstance(source, str | Path):
         return CorrectionFile(source, must_exist=must_exist)

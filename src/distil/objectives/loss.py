@@ -32,7 +32,8 @@ def distil_token_loss(
     G is `future_credit`; b is the `leave_one_out` baseline of G if `group_size` is given, or
     `baseline` if the groups' credits were gathered elsewhere (groups split over micro-batches or
     processes), or 0. With future="sum", discount 1 and future_weight 1, the sum over tokens has the
-    exact gradient of L in expectation, with or without the baseline.
+    exact gradient of L in expectation, with or without the baseline. Raises ValueError on shapes
+    that differ, and as `future_credit` and `leave_one_out` do.
     """
     same_shape(cost, sampled_logps)
     same_shape(cost, mask)

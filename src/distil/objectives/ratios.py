@@ -26,12 +26,14 @@ def token_ratio(
     kind: Literal["token_clipped", "token_symmetric"] = "token_clipped",
     clip: float = 2.0,
 ) -> PerToken:
-    """exp(logps - old_logps), cut to (0, clip] or to [1/clip, clip]; 1 at masked tokens."""
-    log_ratio = _log_ratio(logps, old_logps, mask, clip)
-    low = 1 / clip if kind == "token_symmetric" else 0.0
+    """exp(logps - old_logps), cut to (0, clip] or to [1/clip, clip]; 1 at masked tokens.
+
+    Raises ValueError for another kind, for a clip below 1 and on shapes that differ.
+    """
     if kind not in ("token_clipped", "token_symmetric"):
         raise ValueError(f"kind is {kind!r}, and must be 'token_clipped' or 'token_symmetric'.")
-    return log_ratio.exp().clamp(low, clip)
+    log_ratio = _log_ratio(logps, old_logps, mask, clip)
+    return log_ratio.exp().clamp(1 / clip if kind == "token_symmetric" else 0.0, clip)
 
 
 def prefix_ratios(
@@ -45,6 +47,7 @@ def prefix_ratios(
 
     so weigh each cost by `before` and the baseline b by `through`. Masked tokens count 1 in the
     products (they were not sampled). The variance grows with the product's length: hence the cut.
+    Raises ValueError for a clip below 1 and on shapes that differ.
     """
     log_ratio = _log_ratio(logps, old_logps, mask, clip)
     through = log_ratio.cumsum(-1)

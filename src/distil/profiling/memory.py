@@ -191,9 +191,7 @@ def _sampling(
     rollouts = recipe.rollout.prompts_per_step * recipe.rollout.num_generations // shards
     tokens = rollouts * (prompt + recipe.rollout.max_completion_length)
     cache, why = tokens * shape.cache_per_token * width, f"key-value cache of {rollouts} rollouts"
-    if (
-        shards > 1
-    ):  # distil.distributed.shards gathers all of them, or each token would gather them anew
+    if shards > 1:  # all are gathered first (`shards.gathered`), or each token would gather anew
         whole = width * shape.parameters
         return Part("sampling", cache + whole, f"all weights, and the {why}", "sampling")
     return Part("sampling", cache, f"{why} at once", "sampling")

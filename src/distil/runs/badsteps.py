@@ -34,6 +34,9 @@ IN_A_ROW = 3
 KEPT = 10
 """The newest so many bad steps keep their batch."""
 
+NAMED = 10
+"""At most so many parameters of a bad step are named; the line says how many there were."""
+
 
 class BadSteps(TrainerCallback):
     """Tell it each micro-batch's loss with `saw`; it decides as the update is about to be made.
@@ -75,10 +78,12 @@ class BadSteps(TrainerCallback):
 
     def _message(self, step: int, record: Path | None) -> str:
         where = record or f"{self._folder / RECORDS} (another process's part)"
-        times = f"{self._in_a_row} steps in a row" if self._in_a_row > 1 else "This step"
+        which = f"Step {step}"
+        if self._in_a_row > 1:
+            which = f"{self._in_a_row} steps in a row, the last of them step {step},"
         return (
-            f"{times}, the last of them step {step}, had a loss or a gradient that is no finite "
-            f"number. None of them was applied. What it happened on lies in {where}. Lower the "
+            f"{which} had a loss or a gradient that is no finite number, and nothing of that was "
+            f"applied. What it happened on lies in {where}. Lower the "
             f"learning rate or train.max_grad_norm, and resume from the last checkpoint in "
             f"{self._folder}; or mend the model if its weights aren't finite."
         )
@@ -109,7 +114,7 @@ class BadSteps(TrainerCallback):
             "step": step,
             "process": process,
             "losses": [str(loss) for loss in losses],
-            "parameters": names[:KEPT],
+            "parameters": names[:NAMED],
             "parameters_in_all": len(names),
             "file": str(file.relative_to(self._folder)),
         }

@@ -12,6 +12,7 @@
     alarms.jsonl, before-alarm/                       what sounded, the checkpoint from before
     bad-steps.jsonl, bad-steps/                       skipped steps, and their batches
     ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
+                       (of another process than the main one: ungraded-process-N.jsonl)
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 

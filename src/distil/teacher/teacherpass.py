@@ -98,12 +98,10 @@ def score_teacher(
     `prompt_ids[i]` is rollout i's teacher prompt, None if it has none (its row stays 0). What is
     read of a completion ends with its last scored token (tool output within is read). Call it under
     no_grad, inside `teacher.scoring(model)`. A pass has at most as many positions as `batch_size`
-    of the longest rows. Log-probabilities are over the whole vocabulary.
+    of the longest rows. Log-probabilities are over the whole vocabulary. Raises TrainingError
+    unless each completion has its place among the prompts.
     """
-    if len(prompt_ids) != len(completion_ids):
-        raise TrainingError(
-            f"{len(prompt_ids)} teacher prompts for {len(completion_ids)} completions."
-        )
+    check_one_each(prompt_ids, completion_ids)
     rows, length = completion_ids.shape
     prompted = torch.tensor([prompt is not None for prompt in prompt_ids], device=scored.device)
     scored = scored * prompted[:, None]
@@ -140,6 +138,15 @@ def score_teacher(
     positions_run = sum(len(p) * max(p) for p in passes)
     work = TeacherWork(read, positions_run, positions_run - sum(map(sum, passes)))
     return TeacherScores(ids, logps, sampled_logps, entropy, work)
+
+
+def check_one_each(prompt_ids: Sequence[list[int] | None], completion_ids: Tensor) -> None:
+    """Raises TrainingError unless there is one teacher prompt, or None, for each completion."""
+    if len(prompt_ids) != len(completion_ids):
+        raise TrainingError(
+            f"Got {len(prompt_ids)} teacher prompts for {len(completion_ids)} completions: each "
+            "completion needs one, None where its teacher has nothing to show."
+        )
 
 
 def _looked_up(

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -31,6 +30,12 @@ from distil.config import ShadowDevice
 from distil.distributed.processes import is_main
 from distil.distributed.shards import exchanged, fill, is_sharded, reshard, whole
 from distil.errors import RunError, TrainingError
+from distil.teacher.adapters import (
+    check_adapter,
+    effective_weights,
+    is_fresh_lora,
+    target_parameters,
+)
 from distil.teacher.teacherpass import TeacherScores, score_teacher
 
 TEACHER_FILE = "teacher.safetensors"
@@ -110,12 +115,12 @@ class ShadowTeacher(WeightsTeacher):
 
     rate 0 is the frozen start model, kept in the model's own dtype; above 0, the shadow is float32.
     Under LoRA, the effective weight of a layer is W + scale B A: that product is averaged, since
-    averaging A and B apart would give another matrix.
+    averaging A and B apart would give another matrix (`distil.teacher.adapters`).
 
     later: the model isn't sharded yet, but will be: the copy is made at `begin`, of the shards.
     device: "cpu" keeps it in the computer's memory, wherever the model lies. Each update then moves
     the student's weights there, one at a time; each scoring pass, the shadow's to the model.
-    Raises TrainingError for "cpu" and `later`.
+    Raises TrainingError for "cpu" and `later`, and for adapters that do more than add scale B A.
     """
 
     def __init__(
@@ -133,6 +138,7 @@ class ShadowTeacher(WeightsTeacher):
                 "teacher.shadow_device is cpu, and FSDP2 shards this model: its teacher is sharded "
                 "with it, a part on each device. Use shadow_device: same, or more devices."
             )
+        check_adapter(model)
         self.rate = rate
         self._device = torch.device("cpu") if device == "cpu" else None
         self._checkpoint: Path | None = None
@@ -142,7 +148,10 @@ class ShadowTeacher(WeightsTeacher):
 
     @torch.no_grad()
     def begin(self, model: nn.Module) -> None:
-        """Copies the weights, once; reads a checkpoint that `load` was given before."""
+        """Copies the weights, once; reads a checkpoint that `load` was given before.
+
+        Raises TrainingError for weights that ZeRO-3 keeps elsewhere.
+        """
         if self._shadow is not None:
             return
         if any(p.numel() == 0 and not isinstance(p, DTensor) for p in model.parameters()):
@@ -157,7 +166,7 @@ class ShadowTeacher(WeightsTeacher):
                 weight.dtype if self.rate == 0 else torch.float32,
                 copy=True,
             )
-            for name, weight in _effective_weights(model)
+            for name, weight in effective_weights(model)
         }
         if self._checkpoint is not None:
             _read(self._checkpoint, self._shadow)
@@ -168,7 +177,7 @@ class ShadowTeacher(WeightsTeacher):
         self.begin(model)
         assert self._shadow is not None
         reshard(model)  # first: what a unit has gathered are other parameters
-        targets = dict(_target_parameters(model))
+        targets = dict(target_parameters(model))
         if is_sharded(model):  # FSDP2 gathers from the parameters' own storage
             standing_in = exchanged(model, targets, self._shadow)
         else:
@@ -188,7 +197,7 @@ class ShadowTeacher(WeightsTeacher):
         self.begin(model)
         assert self._shadow is not None
         reshard(model)
-        for name, weight in _effective_weights(model):
+        for name, weight in effective_weights(model):
             shadow = self._shadow[name]
             shadow.lerp_(weight.to(shadow.device).to(shadow.dtype), self.rate)
 
@@ -272,59 +281,9 @@ def make_teacher(
     if kind == "lora_off":
         return LoraOffTeacher()
     if kind == "frozen":
-        if _is_fresh_lora(model):
+        if is_fresh_lora(model):
             return LoraOffTeacher()
         return ShadowTeacher(model, 0.0, later=later, device=device)
     if kind == "ema":
         return ShadowTeacher(model, ema_rate, later=later, device=device)
     raise ValueError(f"Unknown teacher {kind!r}. Known: live, frozen, lora_off, ema.")
-
-
-def _is_fresh_lora(model: nn.Module) -> bool:
-    """Whether the adapters still add nothing, so that switching them off *is* the start model."""
-    layers = list(_lora_layers(model))
-    return bool(layers) and all(not _lora_delta(layer).any() for _, layer in layers)
-
-
-def _lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """(name, layer) of every layer with a LoRA adapter."""
-    for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
-            yield name, module
-
-
-def _lora_delta(layer: Any) -> Tensor:
-    """scale B A, summed over the active adapters, in the base weight's shape."""
-    products = [
-        layer.get_delta_weight(a).detach() for a in layer.active_adapters if a in layer.lora_A
-    ]
-    weight = layer.base_layer.weight.detach()
-    delta = sum(products[1:], products[0]) if products else torch.zeros_like(weight)
-    if isinstance(delta, DTensor):  # sharded as the weight that it's added to
-        delta = delta.redistribute(weight.device_mesh, weight.placements)
-    return delta
-
-
-def _target_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """(name, parameter) whose data the shadow stands in for: all that training changes.
-
-    Under LoRA: the adapted layers' base weights, and trainable parameters that are no factors.
-    """
-    adapted = list(_lora_layers(model))
-    for name, layer in adapted:
-        yield f"{name}.base_layer.weight", layer.base_layer.weight
-    inside = tuple(f"{name}.lora_" for name, _ in adapted)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not name.startswith(inside):
-            yield name, parameter
-
-
-@torch.no_grad()
-def _effective_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(name, weight) for each target: the parameter, plus its adapter's product under LoRA."""
-    deltas = {f"{name}.base_layer.weight": layer for name, layer in _lora_layers(model)}
-    for name, parameter in _target_parameters(model):
-        weight = parameter.detach()
-        if name in deltas:
-            weight = weight.float() + _lora_delta(deltas[name]).float()
-        yield name, weight

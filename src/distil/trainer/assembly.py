@@ -7,17 +7,29 @@ The maths is `distil.objectives`'; here is only which of it a recipe asks for, i
     3. token loss              local + future credit, x token ratio, x the sampler's ratio (TRL's)
     4. loss                    its mean over active tokens, plus the advantage's over sampled ones
 
-A batch (TRL's dict of tensors) holds, beside TRL's own keys: scored (tokens that are looked up),
-active (tokens in the distillation loss), weight, baseline (where there is one), old_logps (where
-rollouts may be stale), group (where the baseline is taken here: each row's), active_count and
-sampled_count (of the whole generation batch). A batch may be a slice of columns (`Later`).
+A batch is TRL's dict of tensors. Beside TRL's own keys `distil.trainer.batches` puts in, of B rows,
+T completion tokens and S support tokens:
+
+    scored                 [B, T] 1 at tokens that are looked up
+    active                 [B, T] 1 at tokens in the distillation loss
+    support_ids            [B, T, S] the tokens on which teacher and student are compared
+    teacher_logps          [B, T, S] the teacher's log-probabilities of them
+    teacher_entropy        [B, T] nats
+    teacher_sampled_logps  [B, T] of the student's own token; or, of a teacher that gives samples,
+    teacher_draws          how many
+    weight                 [B, T] product of the gates
+    score_weight           [B, T] where endings take no credit: 0 at them
+    old_logps              [B, T] the policy that sampled, where rollouts may be stale
+    baseline               [B, T] where the future credit has one; or, where it's taken here,
+    group                  [B] which rows belong together
+    active_count, sampled_count, row_count            of the whole generation batch, all processes
+
+A batch may be a slice of columns (`Later`); row_tokens [B] are then the whole rows' active tokens.
 """
 
-import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +37,9 @@ from torch import Tensor
 from distil import objectives
 from distil.config import ObjectiveConfig
 from distil.distributed.metrics import MetricSums
-from distil.errors import RecipeError
 from distil.objectives.costs import Cost
 from distil.recipe.algorithms import algorithm
+from distil.recipe.ownfunctions import own_function
 from distil.trainer.scoring import StudentScores
 
 
@@ -47,12 +59,18 @@ class Assembled:
 def cost_function(objective: ObjectiveConfig) -> Cost | None:
     """The objective's divergence, stepped in policy space if it says so; None without a teacher.
 
-    Raises RecipeError if a file named in path.py:function has no such function.
+    Raises RecipeError where path/to/file.py:function names no such file or function.
     """
     name = algorithm(objective.name).cost
     if name is None:
         return None
-    cost = _from_file(name) if ".py:" in name else objectives.COSTS[name]
+    if ".py:" in name:
+        cost = own_function(
+            name, "objective.name is", "It must take (student_logps, teacher_logps), both "
+            "[batch, seq, support], and return one cost a token.",
+        )  # fmt: skip
+    else:
+        cost = objectives.COSTS[name]
     if objective.policy_space_clip is None:
         return cost
     return partial(objectives.policy_space, cost, clip=objective.policy_space_clip)
@@ -187,15 +205,3 @@ def _ratios(
         logps, old, batch["scored"], kind=objective.ratio, clip=objective.ratio_clip
     )
     return ones, ones, token
-
-
-def _from_file(name: str) -> Any:
-    """The function that path/to/file.py:function names; runs the file."""
-    path, _, function = name.rpartition(":")
-    found = runpy.run_path(path).get(function)
-    if not callable(found):
-        raise RecipeError(
-            f"{path} defines no function {function!r}. It must take (student_logps, "
-            "teacher_logps), both [batch, seq, support], and return one cost a token."
-        )
-    return found

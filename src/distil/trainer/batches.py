@@ -88,12 +88,11 @@ class BatchBuilder:
             batch["score_weight"] = objectives.not_an_end(
                 batch["completion_ids"], sampled, self.stop_ids
             )
-        if row_weight is not None:
-            batch["row_weight"] = row_weight
         here = whole and not stale and not self.objective.replay_batches
         if here and self._with_baseline and len(active) % group_size == 0:
             batch["group"] = torch.arange(len(active), device=active.device) // group_size
-        self._add_weights(model, batch, succeeded, group_size, stale=stale)
+        gates = self._row_gates(succeeded, group_size, row_weight)
+        self._add_weights(model, batch, gates, group_size, stale=stale)
         return scores.work
 
     def _scored(self, sampled: Tensor, active: Tensor) -> Tensor:
@@ -116,7 +115,7 @@ class BatchBuilder:
         return self._by_rows(model, batch, score)[0]
 
     def _add_weights(
-        self, model: Any, batch: Batch, succeeded: Sequence[bool], group_size: int, *, stale: bool
+        self, model: Any, batch: Batch, row_gates: Tensor, group_size: int, *, stale: bool
     ) -> None:
         """Gates, the older policy's log-probabilities, and the group's baseline."""
         wants, active = self.objective, batch["active"]
@@ -128,7 +127,7 @@ class BatchBuilder:
         if with_baseline or (need_logps and logps is None):
             cost, own_logps = self._by_rows(model, batch, lambda part: self._costs(model, part))
             logps = own_logps if logps is None else logps
-        batch["weight"] = self._weight(batch, succeeded, group_size, logps)
+        batch["weight"] = self._weight(batch, row_gates, logps)
         if stale or wants.replay_batches:
             assert logps is not None
             batch["old_logps"] = logps
@@ -141,19 +140,25 @@ class BatchBuilder:
     def _with_baseline(self) -> bool:
         return self.objective.baseline and self.objective.future != "none"
 
-    def _weight(
-        self, batch: Batch, succeeded: Sequence[bool], group_size: int, logps: Tensor | None
+    def _row_gates(
+        self, succeeded: Sequence[bool], group_size: int, row_weight: Tensor | None
     ) -> Tensor:
-        """[B, T] the product of the gates that the recipe asks for; ones without any."""
-        wants, active = self.objective, batch["active"]
-        weight = torch.ones_like(batch["teacher_entropy"])
-        if "row_weight" in batch:
-            weight = weight * batch["row_weight"][:, None]
-        if wants.prompt_weight == "pass_rate":
-            mine = torch.tensor(list(succeeded), dtype=weight.dtype, device=weight.device)
+        """[B] the product of the gates that weigh whole rollouts; a collective call."""
+        device = self.accelerator.device
+        gates = torch.ones(len(succeeded), device=device)
+        if row_weight is not None:
+            gates = gates * row_weight
+        if self.objective.prompt_weight == "pass_rate":
+            mine = torch.tensor(list(succeeded), dtype=gates.dtype, device=device)
             everyone = objectives.pass_rate_weight(self.accelerator.gather(mine), group_size)
             first = self.accelerator.process_index * len(mine)
-            weight = weight * everyone[first : first + len(mine), None]
+            gates = gates * everyone[first : first + len(mine)]
+        return gates
+
+    def _weight(self, batch: Batch, row_gates: Tensor, logps: Tensor | None) -> Tensor:
+        """[B, T] the product of the gates that the recipe asks for; ones without any."""
+        wants, active = self.objective, batch["active"]
+        weight = torch.ones_like(batch["teacher_entropy"]) * row_gates[:, None]
         if wants.max_teacher_entropy is not None:
             gate = objectives.confident_teacher(batch["teacher_entropy"], wants.max_teacher_entropy)
             weight = weight * gate

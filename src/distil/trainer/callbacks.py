@@ -1,4 +1,9 @@
-"""What happens between steps: teacher, complete checkpoints, metrics, judging, Ctrl-C."""
+"""What happens between steps: teacher, complete checkpoints, metrics, judging, Ctrl-C.
+
+CheckpointCallback, MetricsFile and PromptOrder belong to every DistILTrainer; the others
+`distil train` adds. Left out: bad steps (`distil.runs.badsteps`) and alarms (`distil.runs.alarms`),
+which are callbacks too.
+"""
 
 import math
 import signal

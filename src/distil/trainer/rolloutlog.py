@@ -141,9 +141,14 @@ def grading_failed(
     step: int,
     prompts: Sequence[Prompt],
     completions: Sequence[Any],
+    process: int = 0,
 ) -> FeedbackError:
-    """Keeps a step's rollouts that a broken reward function couldn't grade; returns what to say."""
-    file = Path(folder) / UNGRADED_FILE
+    """Keeps a step's rollouts that a broken reward function couldn't grade; returns what to say.
+
+    Each process keeps its own, in a file of its own: they mostly fail together.
+    """
+    name = f"ungraded-process-{process}.jsonl" if process else UNGRADED_FILE
+    file = Path(folder) / name
     file.parent.mkdir(parents=True, exist_ok=True)
     pairs = zip(prompts, completions, strict=True)
     lines = [json.dumps({"prompt": p, "completion": c}, ensure_ascii=False) for p, c in pairs]

@@ -8,15 +8,14 @@ sandbox.
 
 import functools
 import inspect
-import runpy
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers.utils import get_json_schema
 
 from distil.errors import RecipeError
 from distil.prompts.markers import REFUSALS
+from distil.recipe.ownfunctions import own_function
 from distil.trainer.training_args import DistILConfig
 
 Escape = Callable[[str], str]
@@ -32,17 +31,7 @@ def load_tools(names: Sequence[str]) -> list[Callable[..., Any]]:
 
 
 def _load(name: str) -> Callable[..., Any]:
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
-        raise RecipeError(
-            f"rollout.tools names {name!r}, but there is no file {path!r}. A tool is written "
-            "path/to/file.py:function, the path taken from the folder that the command runs in."
-        )
-    found = runpy.run_path(path).get(function)
-    if not inspect.isfunction(found):
-        raise RecipeError(
-            f"rollout.tools names {name!r}, but {path} defines no function {function!r}."
-        )
+    found = own_function(name, "rollout.tools names", "A tool is a function.")
     try:
         get_json_schema(found)
     except Exception as error:  # transformers has a class of its own for each complaint

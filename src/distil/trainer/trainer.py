@@ -25,11 +25,7 @@ from trl import GRPOTrainer
 
 from distil.distributed.metrics import MetricSums
 from distil.distributed.processes import ended_elsewhere, from_main
-from distil.distributed.shards import (
-    gathered,
-    in_dtype,
-    is_sharded,
-)
+from distil.distributed.shards import gathered, in_dtype, is_sharded
 from distil.feedback.tools import tool_traces
 from distil.profiling.parts import count, part, turn
 from distil.prompts.encoder import Encoder
@@ -63,11 +59,7 @@ from distil.trainer.equipment import (
 from distil.trainer.rolloutlog import grading_failed, rollout_records
 from distil.trainer.sharedprompts import check_can_share, with_shared_prompts
 from distil.trainer.toolset import guarded
-from distil.trainer.training_args import (
-    DistILConfig,
-    as_objective,
-    checked_arguments,
-)
+from distil.trainer.training_args import DistILConfig, as_objective, checked_arguments
 from distil.types import Prompt
 from distil.vocab.hidden import base_model, check_output_layer
 
@@ -179,8 +171,10 @@ class DistILTrainer(GRPOTrainer):
         except Exception as error:
             if ended_elsewhere(error):
                 raise
-            folder, step = self.args.output_dir, self.state.global_step + 1
-            raise grading_failed(error, folder, step, prompts, completions) from error
+            raise grading_failed(
+                error, self.args.output_dir, self.state.global_step + 1, prompts, completions,
+                self.accelerator.process_index,
+            ) from error  # fmt: skip
         refresh_corrections(self.feedback_funcs, from_main, self._sums[self._mode])
         own, first = len(prompts), self.accelerator.process_index * len(prompts)
         self._collected = collect_feedback(

@@ -19,7 +19,6 @@ from distil.vocab.chunked import (
     gather_logps_and_entropy,
     topk_and_gather_logps,
     topk_logps,
-    topk_logps_and_entropy,
 )
 from distil.vocab.fused import Chunk, fused_distil_loss, fused_loss, last_to_first
 from distil.vocab.logits import CHUNK_BYTES, CHUNK_TOKENS, default_chunk
@@ -36,5 +35,4 @@ __all__ = [
     "last_to_first",
     "topk_and_gather_logps",
     "topk_logps",
-    "topk_logps_and_entropy",
 ]

@@ -96,22 +96,6 @@ def topk_logps(
     return _topk(hidden, weight, bias, k, form, with_entropy=False)[:2]
 
 
-def topk_logps_and_entropy(
-    hidden: Float[Tensor, "tokens hidden"],
-    weight: Float[Tensor, "vocab hidden"],
-    k: int,
-    *,
-    bias: Float[Tensor, " vocab"] | None = None,
-    temperature: float = 1.0,
-    logit_scale: float = 1.0,
-    softcap: float | None = None,
-    chunk: int | None = None,
-) -> tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"], Float[Tensor, " tokens"]]:
-    """`topk_logps` and the entropy of each whole row, -sum(p * log p) in nats."""
-    form = LogitForm.of(temperature, logit_scale, softcap, chunk)
-    return _topk(hidden, weight, bias, k, form, with_entropy=True)[:3]
-
-
 def topk_and_gather_logps(
     hidden: Float[Tensor, "tokens hidden"],
     weight: Float[Tensor, "vocab hidden"],
@@ -129,9 +113,11 @@ def topk_and_gather_logps(
     Float[Tensor, "tokens support"],
     Float[Tensor, " tokens"],
 ]:
-    """All a teacher is asked in one product: top-k, their ids, logps at `ids`, entropy.
+    """All a teacher is asked in one product: top-k, their ids, logps at `ids`, entropy. Equals
 
-    Equal to `topk_logps_and_entropy` and `gather_logps` together, without gradient. k may be 0.
+        *topk_logps(hidden, weight, k, ...), *gather_logps_and_entropy(hidden, weight, ids, ...)
+
+    without gradient. k may be 0. Raises ValueError if shapes or ids don't fit, or k is too large.
     """
     form = LogitForm.of(temperature, logit_scale, softcap, chunk)
     check_shapes(hidden, weight, bias)

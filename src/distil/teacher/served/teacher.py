@@ -30,7 +30,7 @@ from distil.objectives import append_tail
 from distil.objectives.costs import NO_PROBABILITY
 from distil.teacher.served.answers import Scored, read_samples, read_scores
 from distil.teacher.served.asking import ask_all
-from distil.teacher.teacherpass import TeacherScores, TeacherWork
+from distil.teacher.teacherpass import TeacherScores, TeacherWork, check_one_each
 from distil.teacher.teachers import Teacher
 
 PREFIXES = 16
@@ -187,10 +187,7 @@ def _rows(
     prompt_ids: Sequence[list[int] | None], completion_ids: Tensor, scored: Tensor
 ) -> list[_Row]:
     """Rows with a prompt and a scored token."""
-    if len(prompt_ids) != len(completion_ids):
-        raise TrainingError(
-            f"{len(prompt_ids)} teacher prompts for {len(completion_ids)} completions."
-        )
+    check_one_each(prompt_ids, completion_ids)
     completions, masks = completion_ids.tolist(), (scored > 0).tolist()
     return [
         _Row(place, prompt, completion, [t for t, wanted in enumerate(mask) if wanted])
