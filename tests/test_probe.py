@@ -29,6 +29,18 @@ def test_a_teacher_counts_where_it_is_better_or_unknown() -> None:
     assert better_teacher(teacher, student).tolist() == [1, 0, 0, 1, 0]
 
 
+def test_a_models_own_repetition_penalty_changes_no_sample() -> None:
+    model = make_model()
+
+    def drawn() -> list[list[int]]:
+        torch.manual_seed(0)
+        return sample(model, [[1, 20]] * 4, max_new_tokens=8, temperature=1.0, pad_token_id=2)
+
+    plain = drawn()
+    model.generation_config.update(repetition_penalty=50.0, min_p=0.9)
+    assert drawn() == plain
+
+
 def test_samples_are_what_generate_writes_up_to_their_end_and_padding_changes_nothing() -> None:
     model = make_model()
     short, long = [1, 20, 30], [1, 20, 30, 40, 50, 60]

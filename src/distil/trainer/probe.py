@@ -18,6 +18,10 @@ from distil.objectives import better_teacher
 from distil.teacher.teachers import WeightsTeacher
 from distil.types import SUCCESS_REWARD
 
+UNCHANGED: dict[str, Any] = {"repetition_penalty": 1.0, "min_p": None}
+"""Said outright to `generate`: what is left out, transformers takes from the model's
+generation_config.json, and the policy would be another one than the one that training samples."""
+
 
 @dataclass(frozen=True)
 class TeacherProbe:
@@ -103,7 +107,7 @@ def sample(
     model.eval()
     output = model.generate(
         input_ids=ids, attention_mask=attention, do_sample=True, temperature=temperature,
-        top_p=1.0, top_k=0, max_new_tokens=max_new_tokens, pad_token_id=pad_token_id,
+        top_p=1.0, top_k=0, **UNCHANGED, max_new_tokens=max_new_tokens, pad_token_id=pad_token_id,
     )[:, ids.shape[1] :]  # fmt: skip
     model.train(training)
     stops = stop_ids(model)

@@ -15,11 +15,8 @@ from distil.distributed.shards import gathered
 from distil.evaluate.samplers import Sample, seed_of
 from distil.models import load_model, to_accelerator
 from distil.prompts.encoder import check_thinking, template_options
+from distil.trainer.probe import UNCHANGED, stop_ids
 from distil.types import Prompt
-
-UNCHANGED: dict[str, Any] = {"repetition_penalty": 1.0, "min_p": None}
-"""Said outright: left out, transformers takes what the model's generation_config.json has, and the
-policy that is judged would be another one than the policy that training samples."""
 
 
 def loaded(name: str, thinking: Thinking) -> tuple[Any, Any]:
@@ -74,9 +71,7 @@ class LocalSampler:
             max_new_tokens=self._length,
             pad_token_id=tokenizer.pad_token_id,
         )[:, encoded["input_ids"].shape[1] :]
-        ends = self._model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        ends = torch.tensor(ends, dtype=torch.long, device=output.device)
+        ends = torch.tensor(stop_ids(self._model), dtype=torch.long, device=output.device)
         ended = torch.isin(output, ends)
         finished = ended.any(1)
         # Up to and with the first end token: what follows is padding (pad may equal the end token).
