@@ -46,7 +46,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def test_the_released_math_losss_future_has_nothing_to_do_with_the_true_one() -> None:
-    """Cosine about 0 on average over trees (METHOD.md), and on many the wrong way round.
+    """Cosine about 0 on average over trees, and on many the wrong way round.
 
     The clamp is lifted, to judge the form alone.
     """

@@ -20,6 +20,11 @@ SUCCESS_REWARD = 0.5
 """A rollout succeeds if its reward is at least this (as in the paper, arXiv 2606.05152)."""
 
 
+def succeeds(reward: float | None) -> bool:
+    """Whether a reward is a number and at least SUCCESS_REWARD (NaN and None are not)."""
+    return reward is not None and reward >= SUCCESS_REWARD
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing to be solved.
@@ -69,8 +74,8 @@ class Rollout:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the reward is a number and at least SUCCESS_REWARD (NaN and None are not)."""
-        return self.reward is not None and self.reward >= SUCCESS_REWARD
+        """Whether its reward `succeeds`."""
+        return succeeds(self.reward)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from distil.errors import RunError, perhaps
 from distil.runs.folder import OLD_ROLLOUTS_FILE, ROLLOUTS_FILE
-from distil.types import SUCCESS_REWARD, Prompt
+from distil.types import Prompt, succeeds
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _failed(file: Path) -> Iterator[FailedAttempt]:
     for number, line in enumerate(whole, start=1):
         try:
             record = json.loads(line)
-            if record["reward"] is None or not record["reward"] >= SUCCESS_REWARD:
+            if not succeeds(record["reward"]):
                 yield _attempt(record)
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(

@@ -19,7 +19,7 @@ from distil.figures.layout import harmless
 from distil.recipe.recipefile import load_recipe
 from distil.runs.folder import RECIPE_FILE
 from distil.tasks import Task, load_task
-from distil.types import SUCCESS_REWARD, Feedback, Problem
+from distil.types import Feedback, Problem, succeeds
 
 
 def correct(folder: str, *, problem: str, every: bool, limit: int, grade: bool, by: str) -> int:
@@ -138,7 +138,7 @@ class _Examiner:
         if verdict.reward is None:
             print("The task can't grade it.")
             return True
-        if verdict.reward >= SUCCESS_REWARD:
+        if succeeds(verdict.reward):
             print(f"The task finds it right (reward {verdict.reward:g}).")
             return True
         show(f"The task finds it wrong (reward {verdict.reward:g}):", verdict.text or "no reason")

@@ -15,7 +15,7 @@ from statistics import fmean
 import numpy as np
 
 from distil.figures.figurenames import figure_ks, figure_names
-from distil.types import SUCCESS_REWARD
+from distil.types import succeeds
 
 BOOTSTRAP_DRAWS = 10_000
 DRAWN_AT_ONCE = 1_000_000
@@ -150,7 +150,7 @@ def summarise(attempts: Sequence[Attempt], ks: Sequence[int] = ()) -> Figures:
     n = samples_of(attempts)
     figures: Figures = {name: [] for name in figure_names(n, ks)}
     for group in grouped.values():
-        correct = [a.reward is not None and a.reward >= SUCCESS_REWARD for a in group]
+        correct = [succeeds(a.reward) for a in group]
         answers = [a.answer for a in group]
         figures[f"avg@{n}"].append(sum(correct) / len(correct))
         for k in figure_ks(n, ks):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distil.feedback import SOURCES
-from distil.types import SUCCESS_REWARD
+from distil.types import succeeds
 
 TREND = 60
 """Steps whose rewards are kept for the trend."""
@@ -33,9 +33,8 @@ class LastRollout:
     def verdict(self) -> str:
         """'reward 0, teacher saw sibling'."""
         graded = "not graded" if self.reward is None else f"reward {self.reward:.3g}"
-        success = self.reward is not None and self.reward >= SUCCESS_REWARD
         shown = f"teacher saw {self.context}" if self.context else "no feedback"
-        return f"{graded}{' (a success)' if success else ''}, {shown}"
+        return f"{graded}{' (a success)' if succeeds(self.reward) else ''}, {shown}"
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def range_faults(recipe: Recipe) -> list[str]:
         "rollout.temperature": recipe.rollout.temperature,
         "eval.temperature": recipe.eval.temperature,
         "train.learning_rate": recipe.train.learning_rate,
+        "model.lora.alpha": recipe.model.lora.alpha,
         "train.max_grad_norm": recipe.train.max_grad_norm,
         "objective.max_teacher_entropy": or_else(recipe.objective.max_teacher_entropy, 1.0),
         "objective.policy_space_clip": or_else(recipe.objective.policy_space_clip, 1.0),
@@ -62,8 +63,14 @@ def range_faults(recipe: Recipe) -> list[str]:
         "rollout.top_p": recipe.rollout.top_p,
         "eval.top_p": recipe.eval.top_p,
     }
+    dropout = recipe.model.lora.dropout
     margin = or_else(recipe.objective.first_error_margin, 0.0)
     return [
+        *(
+            [f"model.lora.dropout is {dropout}, and must lie in [0, 1): 1 drops everything."]
+            if not 0 <= dropout < 1
+            else []
+        ),
         *(
             ["objective.first_error_margin is nan. Make it a number, or null: nothing is an error."]
             if math.isnan(margin)

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from distil.errors import RunError
-from distil.types import SUCCESS_REWARD
+from distil.types import succeeds
 
 PREVIEW = 90
 """Characters of a completion that a table shows."""
@@ -126,7 +126,7 @@ def teacher_doubt(
     """
     if reward is None:
         return None, active[0]
-    if reward >= SUCCESS_REWARD:
+    if succeeds(reward):
         against = {
             i: tokens["teacher_top"][i][0][1] * math.exp(tokens["logp"][i])
             for i in active

@@ -24,7 +24,7 @@ from distil.figures.estimates import (
 from distil.profiling.account import MIB, steps_of, summary
 from distil.report.folder import RunFolder
 from distil.report.scan import Entry
-from distil.types import SUCCESS_REWARD
+from distil.types import succeeds
 
 POINTS = 500
 """A curve has at most so many; a longer run's neighbouring steps are drawn as one."""
@@ -116,10 +116,7 @@ def evaluation_curve(run: RunFolder) -> list[dict[str, Any]]:
 def pass_curve(attempts: Sequence[Attempt]) -> Columns:
     """pass@k for every k from 1 to n, unbiased, with its interval over problems."""
     groups = list(by_problem(attempts).values())
-    counts = [
-        (len(g), sum(a.reward is not None and a.reward >= SUCCESS_REWARD for a in g))
-        for g in groups
-    ]
+    counts = [(len(g), sum(succeeds(a.reward) for a in g)) for g in groups]
     columns: Columns = {name: [] for name in ("k", "mean", "low", "high")}
     for k in range(1, samples_of(attempts) + 1):
         mean, low, high = _three(mean_interval([pass_at_k(n, c, k) for n, c in counts]))

@@ -26,7 +26,7 @@ from distil.feedback.answers import HINT
 from distil.tasks import parts
 from distil.tasks.kinds import KINDS, Kind
 from distil.tasks.rows import Rows
-from distil.types import SUCCESS_REWARD, Feedback, Problem
+from distil.types import Feedback, Problem, succeeds
 
 
 class TableTask:
@@ -69,7 +69,7 @@ class TableTask:
 
 def _hinted(problem: Problem, verdict: Feedback) -> Feedback:
     hint = problem.data.get("hint")
-    if hint is None or verdict.reward is None or verdict.reward >= SUCCESS_REWARD:
+    if hint is None or verdict.reward is None or succeeds(verdict.reward):
         return verdict
     said = [verdict.text] if verdict.text else []
     return replace(verdict, text="\n\n".join([*said, HINT.format(hint=hint)]))
