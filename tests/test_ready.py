@@ -117,12 +117,13 @@ def test_two_nodes_find_one_another(tmp_path: Path, stand_in: Stand) -> None:
     module = tmp_path / "meet"
     module.mkdir()
     (module / "cli.py").write_text(
-        "import sys\n"
+        "import os, sys\n"
         "from torch import distributed\n"
         "distributed.init_process_group('gloo')\n"
         "rank, met = distributed.get_rank(), [None] * distributed.get_world_size()\n"
         "distributed.all_gather_object(met, rank)\n"
-        "print('met', rank, met, *sys.argv[1:])\n"
+        "line = ' '.join(['met', str(rank), str(met), *sys.argv[1:]])\n"
+        "os.write(1, f'{line}\\n'.encode())\n"  # at once: two processes share the pipe
         "distributed.destroy_process_group()\n"  # its threads may outlive the interpreter
     )
     real = f"{sys.executable} -m accelerate.commands.accelerate_cli"
