@@ -10,6 +10,7 @@ import pytest
 import code_feedback
 import own_checker
 import served_expert
+import tool_agent
 from conftest import make_model, make_tokenizer
 from distil.recipe.checks import check_recipe
 from distil.recipe.recipefile import load_recipe
@@ -23,7 +24,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Toy models, one step, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    for module in (own_checker, code_feedback, served_expert):
+    for module in (own_checker, code_feedback, served_expert, tool_agent):
         monkeypatch.setattr(module, "load_model", lambda name: (make_model(), make_tokenizer()))
         monkeypatch.setattr(module, "STEPS", 1)
 
@@ -82,6 +83,27 @@ def test_an_expert_behind_a_server_teaches(toy: None, capsys: Any) -> None:
     assert "requests that the expert didn't answer: 0" in capsys.readouterr().out
     asked = [body for _, body in server.requests if body.get("prompt_logprobs")]
     assert len(asked) >= 16
+
+
+def test_an_agents_lessons_are_what_its_teacher_reads(toy: None) -> None:
+    _, tokenizer = tool_agent.load_model("toy")
+    tokenizer.chat_template = tool_agent.TEMPLATE
+    guessed, shown, ran = list(tool_agent.lessons(tokenizer, [(12, 34), (56, 78)]))[3:6]
+    assert guessed["completion"] == "The product is 5678.<|im_end|>"
+    assert guessed["prompt"].startswith("<|im_start|>system\nYou can use a tool.")
+    assert guessed["prompt"].endswith("Multiply 56 and 78.<|im_end|>\n<|im_start|>assistant\n")
+    assert shown["completion"] == "<call>multiply a=56 b=78</call><|im_end|>"
+    assert "A correct solution:\nmultiply(a=56, b=78) -> 4368\nThe product is" in shown["prompt"]
+    assert "<|im_start|>tool\n4368<|im_end|>" in ran["prompt"]
+    assert ran["completion"] == "The product is 4368.<|im_end|>"
+
+
+def test_an_agent_with_a_tool_trains(toy: None, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tool_agent, "LESSONS", 1)
+    tool_agent.main()
+    assert "right on 16 held-out products: 0.00, then 0.00" in capsys.readouterr().out
+    record = next(read_lines(Path("runs/tool-agent/rollouts.jsonl")))
+    assert record["prompt"][0]["content"].startswith("Multiply ")
 
 
 def test_the_corrections_recipe_is_one() -> None:
