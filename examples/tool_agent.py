@@ -3,7 +3,7 @@
     python examples/tool_agent.py         # about four minutes on two cores
 
 SmolLM2-135M can't multiply and was never taught to call tools. So it's made an agent first (TRL's
-SFTTrainer, a minute and a half): asked for a product it is taught to call `multiply` as often as to
+SFTTrainer, two minutes): asked for a product it is taught to call `multiply` as often as to
 guess, and to call it whenever it is shown a transcript that led to the right answer. Then DistIL:
 of each question's rollouts the successful ones are shown to the teacher of the others, as
 transcripts of their calls. What the tool answers stands in the completion, neither scored nor
@@ -22,7 +22,7 @@ from distil.models import load_model
 from distil.prompts.messages import teacher_prompt
 
 HELD_OUT = 16
-LESSONS = 10
+LESSONS = 7
 STEPS = 4
 
 # How this model is told of tools, and writes calls: <call>multiply a=12 b=34</call>.
@@ -132,9 +132,9 @@ def make_agent(model, tokenizer):
     args = SFTConfig(
         "runs/tool-agent-lessons",
         max_steps=LESSONS,
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=16,
         learning_rate=5e-5,
-        lr_scheduler_type="constant",
+        lr_scheduler_type="linear",
         gradient_checkpointing=False,
         save_strategy="no",
         bf16=False,
