@@ -24,6 +24,14 @@ from distil.prompts.messages import teacher_prompt
 HELD_OUT = 16
 LESSONS = 7
 STEPS = 4
+ON_A_LAPTOP = {
+    "save_strategy": "no",
+    "bf16": False,
+    "use_cpu": True,
+    "report_to": "none",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+}
 
 # How this model is told of tools, and writes calls: <call>multiply a=12 b=34</call>.
 TEMPLATE = (
@@ -136,12 +144,7 @@ def make_agent(model, tokenizer):
         learning_rate=5e-5,
         lr_scheduler_type="linear",
         gradient_checkpointing=False,
-        save_strategy="no",
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        logging_steps=1,
-        disable_tqdm=True,
+        **ON_A_LAPTOP,
     )
     taught = lessons(tokenizer, pairs(80, seed=0))
     SFTTrainer(model, args, train_dataset=taught, processing_class=tokenizer).train()
@@ -165,12 +168,7 @@ def main():
         objective={"future": "mean", "future_weight": 0.3, "credit_end": True, "top_k": 20},
         num_generations_eval=2,
         per_device_eval_batch_size=64,
-        save_strategy="no",
-        bf16=False,
-        use_cpu=True,
-        report_to="none",
-        logging_steps=1,
-        disable_tqdm=True,
+        **ON_A_LAPTOP,
     )
     trainer = DistILTrainer(
         model,

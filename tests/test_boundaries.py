@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,24 @@ def test_imports_point_only_back(module: str) -> None:
     }
     assert looked_into - allowed == set()
     assert "distil" not in all_imports(MODULES[module])
+
+
+@pytest.mark.parametrize(
+    "room",
+    ["recipe", "prompts", "distributed", "runs", "profiling", "teacher", "trainer", "evaluate"],
+)
+def test_the_files_of_a_room_have_an_order_too(room: str) -> None:
+    """Imports inside functions count; a folder in a room (served, samplers) is one file here."""
+
+    def part(name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+    looked_into: dict[str, set[str]] = {}
+    for module in (m for m in MODULES if m.startswith(f"{room}.")):
+        seen = {part(n.removeprefix("distil.")) for n in all_imports(MODULES[module])}
+        own = {n for n in seen if n.startswith(f"{room}.") and n != part(module)}
+        looked_into.setdefault(part(module), set()).update(own)
+    TopologicalSorter(looked_into).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if among(m, ALONE)])

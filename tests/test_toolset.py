@@ -60,6 +60,9 @@ def undescribed(word):
     return word
 
 a_number = 3
+
+class AClass:
+    pass
 '''
 
 
@@ -80,6 +83,7 @@ def test_tools_are_loaded_from_files(tool_file: str) -> None:
     [
         ("{file}:fnd", "defines no function 'fnd'"),
         ("{file}:a_number", "defines no function 'a_number'"),
+        ("{file}:AClass", "which is no function"),
         ("{file}:undescribed", r"can't be described to a model: .*type hint"),
         ("no/such/file.py:find", "there is no file 'no/such/file.py'"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.errors import RunError, perhaps
-from distil.runs.folder import OLD_ROLLOUTS_FILE, ROLLOUTS_FILE
+from distil.runs.folder import ROLLOUTS_FILE, rollout_files
 from distil.types import Prompt, succeeds
 
 
@@ -32,13 +32,13 @@ def failed_attempts(folder: Path) -> list[FailedAttempt]:
     Half a last line is being written, and left alone. Raises RunError if there are no rollouts, or
     a line is none.
     """
-    files = [folder / name for name in (OLD_ROLLOUTS_FILE, ROLLOUTS_FILE)]  # the older first
-    if not any(file.is_file() for file in files):
+    files = rollout_files(folder)
+    if not files:
         raise RunError(
             f"There is no {ROLLOUTS_FILE} in {folder}: it is no run's folder, or no step of the "
             "run is over yet."
         )
-    return [attempt for file in files if file.is_file() for attempt in _failed(file)][::-1]
+    return [attempt for file in files for attempt in _failed(file)][::-1]
 
 
 def selected(
@@ -71,7 +71,11 @@ def selected(
 
 def _failed(file: Path) -> Iterator[FailedAttempt]:
     """Those of one file, in its order. By bytes and "\\n" only: text may hold U+2028."""
-    whole = file.read_bytes().split(b"\n")[:-1]  # behind the last line's end: nothing, or half one
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RunError(f"{file} can't be read ({error.strerror}). Try again.") from error
+    whole = content.split(b"\n")[:-1]  # behind the last line's end: nothing, or half one
     for number, line in enumerate(whole, start=1):
         try:
             record = json.loads(line)

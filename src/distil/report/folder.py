@@ -19,12 +19,12 @@ from distil.runs.folder import (
     ALARMS_FILE,
     BAD_STEPS_FILE,
     METRICS_FILE,
-    OLD_ROLLOUTS_FILE,
     PROFILE_FILE,
     RECIPE_FILE,
     ROLLOUTS_FILE,
     read_lines,
     read_metrics,
+    rollout_files,
 )
 
 STANDING = ("before", "after", "best", "teacher")
@@ -62,8 +62,7 @@ class RunFolder:
     @property
     def rollout_files(self) -> list[Path]:
         """The older first."""
-        files = [self.path / OLD_ROLLOUTS_FILE, self.path / ROLLOUTS_FILE]
-        return [f for f in files if f.is_file()]
+        return rollout_files(self.path)
 
     def standing(self) -> dict[str, list[Attempt]]:
         """The attempts of the evaluations that a table of results has, by name."""

@@ -168,6 +168,12 @@ def append_lines(path: Path, *records: Mapping[str, Any]) -> None:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
+def rollout_files(folder: Path) -> list[Path]:
+    """The files of a run's rollouts that there are, the older first."""
+    files = [folder / OLD_ROLLOUTS_FILE, folder / ROLLOUTS_FILE]
+    return [file for file in files if file.is_file()]
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file of JSON lines; none if there is no file.
 

@@ -32,6 +32,8 @@ def load_tools(names: Sequence[str]) -> list[Callable[..., Any]]:
 
 def _load(name: str) -> Callable[..., Any]:
     found = own_function(name, "rollout.tools names", "A tool is a function.")
+    if not inspect.isfunction(found):
+        raise RecipeError(f"rollout.tools names {name!r}, which is no function. A tool is one.")
     try:
         get_json_schema(found)
     except Exception as error:  # transformers has a class of its own for each complaint
