@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from datasets import Dataset
 
 from conftest import make_model
 from distil import Feedback
+from distil.config import CritiqueConfig
 from distil.errors import FeedbackError, RecipeError
 from distil.feedback import judge
+from distil.feedback.critics import Critic, Critiques
+from distil.trainer.collect import collect_feedback
 from distil.trainer.equipment import critic_of
 from judgeserver import KEY, MODEL, JudgeServer, judge_server
 from trainertoys import lines, make_trainer
@@ -115,6 +119,28 @@ def test_a_judge_that_answers_nothing_ends_the_run_at_once(
         with pytest.raises(FeedbackError, match="Not one of this step's 8 requests"):
             trainer.train()
     assert trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize(("elsewhere", "ends"), [(1, False), (0, True)])
+def test_unanswered_requests_of_one_process_end_nothing_where_anothers_were_answered(
+    elsewhere: int, ends: bool
+) -> None:
+    def gather(mine: list[Any]) -> list[Any]:
+        other = [Critiques(2, elsewhere, elsewhere, 3 * elsewhere, 0.1)]
+        return [*mine, *other] if mine and isinstance(mine[0], Critiques) else mine
+
+    rows = 2
+    silent = Critic(CritiqueConfig(by="judge", per_step=rows), lambda asked: [None] * rows, str)
+    expected = (
+        pytest.raises(FeedbackError, match="Not one of this step's 4") if ends else nullcontext()
+    )
+    with expected:
+        collect_feedback(
+            [{"answer": "1"}] * rows, ["1 ?"] * rows, ["2"] * rows, [[2]] * rows,
+            rewards=[0.0] * rows, feedback_funcs=[], order=["critique"], combine="first",
+            sibling_choice="shortest", seed="0", group_size=rows, gather=gather, first=0,
+            critic=silent,
+        )  # fmt: skip
 
 
 def test_the_key_is_in_no_file_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

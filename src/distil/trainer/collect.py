@@ -118,15 +118,16 @@ def collect_feedback(
         rollouts, critiques = critic.run(rollouts, prompts, first, gather, order, **choosing)
     contexts = choose_contexts(rollouts, order, **choosing)
     mine = slice(first, first + len(prompts))
-    _check_not_all_failed([r.reward for r in rollouts], critiques)
+    everyones = [] if critiques is None else gather([critiques])
+    _check_not_all_failed([r.reward for r in rollouts], everyones)
     closings = [row.get("instruction") for row in inputs]
     return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine], critiques)
 
 
-def _check_not_all_failed(rewards: Sequence[float | None], critiques: Critiques | None) -> None:
+def _check_not_all_failed(rewards: Sequence[float | None], critiques: Sequence[Critiques]) -> None:
     """Raises FeedbackError where a source failed on every rollout: that teaches nothing, and costs.
 
-    `rewards` are all processes'; critiques this one's, where somebody was asked for them.
+    Both are all processes'; critiques has none where nobody writes any.
     """
     if rewards and all(reward is None for reward in rewards):
         raise FeedbackError(
@@ -136,9 +137,10 @@ def _check_not_all_failed(rewards: Sequence[float | None], critiques: Critiques 
             "resume from the last checkpoint; where nothing is ever to be graded, return 0.0 "
             "instead of None."
         )
-    if critiques is not None and critiques.asked and not critiques.answered:
+    asked = sum(counts.asked for counts in critiques)
+    if asked and not any(counts.answered for counts in critiques):
         raise FeedbackError(
-            f"Not one of this step's {critiques.asked} requests for a critique was answered. Mend "
+            f"Not one of this step's {asked} requests for a critique was answered. Mend "
             "the judge's endpoint (feedback.critique) and resume from the last checkpoint."
         )
 
