@@ -351,8 +351,9 @@ class AlarmConfig:
     """Share of rollouts cut off at rollout.max_completion_length."""
     max_length_growth: float | None = 4.0
     """Mean length, times the start's."""
-    max_length_loss: float | None = 4.0
-    """The start's mean length, times that of now."""
+    max_length_loss: float | None = 2.5
+    """The start's mean length over that of now: no stored run that ended beyond 2.5 had learnt
+    anything (benchmarks/alarms.py)."""
     max_teacher_entropy_rise: float | None = 1.0
     """Nats a token above the start's."""
     max_teacher_success_loss: float | None = 2.0
