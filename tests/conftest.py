@@ -37,6 +37,8 @@ TEMPLATE = (
 def environment() -> dict[str, str]:
     """For a process that imports these tests' helpers and the very package that is tested here."""
     folders = [str(Path(__file__).parent), str(Path(distil.__file__).parent.parent)]
+    if given := os.environ.get("PYTHONPATH"):
+        folders.append(given)
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
 
 

@@ -24,7 +24,7 @@ def launch(settings: str, *arguments: str, processes: int = 2) -> subprocess.Com
             "--mixed_precision", "no", "--main_process_port", "0", *arguments,
         ],
         capture_output=True, text=True, timeout=200,
-        env={**environment(), "CUDA_VISIBLE_DEVICES": ""},
+        env={**environment(), "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"},
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The ready configurations: read by the programs that they are for, and run where a CPU can.
 
-DeepSpeed, SLURM and vLLM aren't here. The scripts run, with programs of their names in front of the
-path that do what the real ones do on one machine, or say what they were told.
+SLURM and vLLM aren't here, nor is DeepSpeed (test_zero3.py runs it where it is). The scripts run,
+with programs of their names in front of the path that do what the real ones do on one machine, or
+say what they were told.
 """
 
 import json
@@ -22,10 +23,11 @@ from trl.scripts.vllm_serve import ScriptArguments, build_command
 from conftest import environment
 from distil.commands.setup import training_args
 from distil.config import Recipe, RolloutConfig
-from distil.distributed.shards import refuse_zero3
-from distil.errors import RecipeError, TrainingError
+from distil.distributed.processes import sharding
+from distil.errors import RecipeError
 from distil.profiling.memory import ModelShape, Part, memory_parts
 from distil.recipe.checks import check_recipe
+from distil.trainer.sharedprompts import with_shared_prompts
 from sharded import SETTINGS
 
 PROJECT = SETTINGS.parent.parent
@@ -58,11 +60,28 @@ def test_deepspeeds_settings_are_what_accelerate_reads(stage: int) -> None:
     assert set(read.deepspeed_config) <= known  # a name that it doesn't know, it would drop
 
 
-def test_zero_3_is_refused_but_for_trls_own_loss() -> None:
-    for stage, name in ((3, "grpo"), (2, "distil"), (2, "grpo")):
-        refuse_zero3(SimpleNamespace(zero_stage=stage), name)
-    with pytest.raises(TrainingError, match=r"sft objective.*fsdp2\.yaml"):
-        refuse_zero3(SimpleNamespace(zero_stage=3), "sft")
+def test_prompts_are_not_shared_where_zero_3_shards_the_weights() -> None:
+    def begin(stage: int) -> None:
+        plugin = SimpleNamespace(zero_stage=stage)
+        given = {"use_vllm", "use_transformers_continuous_batching", "cache_implementation"}
+        args = SimpleNamespace(share_prompts=True, deepspeed_plugin=plugin, deepspeed=None)
+        vars(args).update(dict.fromkeys(given))
+        with with_shared_prompts(args, {}):
+            pass
+
+    begin(2)
+    with pytest.raises(RecipeError, match="share_prompts doesn't go with ZeRO-3"):
+        begin(3)
+
+
+@pytest.mark.parametrize(("stage", "sharded"), [("2", False), ("3", True)])
+def test_a_run_knows_before_it_loads_whether_zero_3_will_shard(
+    monkeypatch: pytest.MonkeyPatch, stage: str, sharded: bool
+) -> None:
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", stage)
+    assert not sharding()
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert sharding() == sharded
 
 
 @pytest.mark.parametrize("script", sorted(SLURM.iterdir()), ids=lambda p: p.name)

@@ -5,6 +5,7 @@ Left out: the run itself (`distil.commands.train`), and what a recipe may say (`
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from datasets import Dataset
 
 from distil.config import Recipe
-from distil.distributed.processes import from_main, on_each, processes, sharding
+from distil.distributed.processes import from_main, on_each, processes, sharding, zero3_asked
+from distil.distributed.zero3 import loading_parts
 from distil.errors import RecipeError
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
@@ -34,7 +36,7 @@ from distil.types import Problem
 def load_student(recipe: Recipe) -> tuple[Any, Any]:
     """The model and its tokenizer, once all that the recipe needs beside them was found.
 
-    On the accelerator, but for weights that FSDP2 is to shard. Raises a DistILError that says what
+    On the accelerator, but for weights that are to be sharded. Raises a DistILError that says what
     is missing: a tool, a judge, a served teacher, the model. A collective call.
     """
 
@@ -45,9 +47,10 @@ def load_student(recipe: Recipe) -> tuple[Any, Any]:
         if recipe.teacher.kind == "served":
             longest = recipe.teacher.max_prompt_length + recipe.rollout.max_completion_length
             check_served(recipe.teacher.served, k=recipe.objective.top_k, longest=longest)
-        model, tokenizer = load_model(
-            recipe.model.name, recipe.model.dtype, allow_pickle=recipe.model.allow_pickle
-        )
+        with loading_parts() if zero3_asked() else nullcontext():
+            model, tokenizer = load_model(
+                recipe.model.name, recipe.model.dtype, allow_pickle=recipe.model.allow_pickle
+            )
         if recipe.teacher.kind == "served":  # before the start is judged
             check_tokenizer(recipe.teacher.served, tokenizer)
         check_thinking(tokenizer, recipe.model.thinking, recipe.model.name)

@@ -17,6 +17,7 @@ from distil.commands.judging import RunJudge
 from distil.commands.setup import load_student, make_trainer, run_corrections
 from distil.config import Recipe
 from distil.distributed.processes import from_main, is_main, on_each, processes, sharding, together
+from distil.distributed.zero3 import count
 from distil.figures.estimates import Attempt
 from distil.figures.layout import as_markdown, as_text, clock
 from distil.figures.tables import result_rows
@@ -165,7 +166,7 @@ def _introduce(recipe: Recipe, folder: Path, task: Task, model: Any) -> None:
     """Prints what is about to be trained, on what, and where it will lie."""
     print(f"Run folder: {folder}")
     print(
-        f"Model: {recipe.model.name}, {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M "
+        f"Model: {recipe.model.name}, {count(model.parameters()) / 1e6:.0f}M "
         f"parameters, {model.dtype}. Task: {recipe.task.name}, {len(task.train)} problems to train "
         f"on, {len(task.heldout)} held out."
     )

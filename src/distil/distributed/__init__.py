@@ -1,6 +1,7 @@
 """Several processes as one run.
 
 processes       who speaks and writes, who does what, how all end
-shards          weights that FSDP2 shards
+shards          sharded weights: FSDP2's, or handed on to zero3
+zero3           weights that DeepSpeed's ZeRO-3 shards
 metrics         sums and counts, averaged over all of them
 """

@@ -49,8 +49,22 @@ def is_main() -> bool:
 
 
 def sharding() -> bool:
-    """Whether accelerate was told to shard the weights (FSDP) once training begins."""
+    """Whether accelerate was told to shard the weights (FSDP, ZeRO-3) once training begins."""
+    return fsdp_asked() or zero3_asked()
+
+
+def fsdp_asked() -> bool:
+    """Whether it is FSDP that accelerate was told to shard them by."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def zero3_asked() -> bool:
+    """Whether it is DeepSpeed that accelerate was told to shard them by, with settings of its own.
+
+    Not a file of DeepSpeed's: what is in it, accelerate reads later.
+    """
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    return deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
 
 
 @contextmanager

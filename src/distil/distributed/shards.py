@@ -1,8 +1,9 @@
-"""Weights sharded over processes by FSDP2: gathered to sample, exchanged for a teacher's, sliced.
+"""Weights sharded over processes: gathered to sample, exchanged for a teacher's, sliced.
 
 FSDP2 keeps each parameter as a DTensor, gathers a unit (a layer) from its parameters' own storage
 as it runs, and frees it again, but for the last unit, which stays gathered after a pass that isn't
-differentiated. A unit runs on all processes or on none. Left out: FSDP1, DeepSpeed's ZeRO-3.
+differentiated. A unit runs on all processes or on none. What DeepSpeed's ZeRO-3 shards is handed on
+to `distil.distributed.zero3`. Left out: FSDP1.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from distil.distributed import zero3
 from distil.errors import TrainingError
 
 
@@ -42,18 +44,13 @@ def sum_in_shards(accelerator: Any) -> None:
     accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
 
 
-def refuse_zero3(plugin: Any, objective: str) -> None:
-    """Raises TrainingError where DeepSpeed shards the weights, but for TRL's own loss (grpo)."""
-    if plugin.zero_stage == 3 and objective != "grpo":
-        raise TrainingError(
-            f"DeepSpeed's ZeRO-3 keeps the output matrix from everybody between passes, and the "
-            f"{objective} objective multiplies by it. Launch with recipes/accelerate/fsdp2.yaml, "
-            "which shards as much, or with zero2.yaml where the model fits on one device."
-        )
-
-
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP2 has sharded the model (gathered as it may be for the moment)."""
+    """Whether the model is sharded (gathered as it may be for the moment)."""
+    return by_fsdp2(model) or zero3.in_parts(model.parameters())
+
+
+def by_fsdp2(model: nn.Module) -> bool:
+    """Whether it is FSDP2 that has sharded it."""
     return any(True for _ in _units(model))
 
 
@@ -61,6 +58,7 @@ def reshard(model: nn.Module) -> None:
     """Frees what is gathered still: the next pass reads the parameters anew."""
     for unit in _units(model):
         unit.reshard()
+    zero3.let_go(model)
 
 
 def most(model: nn.Module, count: int) -> int:
@@ -80,6 +78,10 @@ def gathered(model: nn.Module) -> Iterator[None]:
     For sampling, whose passes differ in number from process to process. A collective call; without
     effect on a model that isn't sharded. Weights mustn't change inside.
     """
+    if zero3.in_parts(model.parameters()):
+        with zero3.sampled_from(model):
+            yield
+        return
     units = list(_units(model))
     states = [unit._get_fsdp_state() for unit in units]  # the setting is told nowhere else
     if states:
@@ -107,6 +109,10 @@ def exchanged(
     `targets` as they are after `reshard`. It happens in the parameters' own storage; where dtypes
     are the same, `values` keep the parameters' content meanwhile, so that no third copy is held.
     """
+    if zero3.in_parts(targets.values()):
+        with zero3.exchanged(model, targets, values):
+            yield
+        return
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
     try:
         with torch.no_grad():

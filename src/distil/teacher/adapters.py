@@ -14,6 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from distil.distributed import zero3
 from distil.errors import TrainingError
 
 
@@ -91,10 +92,17 @@ def target_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 @torch.no_grad()
 def effective_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(name, weight) for each target: the parameter, plus its adapter's product under LoRA."""
+    """(name, weight) for each target: the parameter, plus its adapter's product under LoRA.
+
+    Sharded where the parameter is: a collective call then, after `reshard`.
+    """
     deltas = {f"{name}.base_layer.weight": layer for name, layer in _lora_layers(model)}
     for name, parameter in target_parameters(model):
-        weight = parameter.detach()
-        if name in deltas:
-            weight = weight.float() + _lora_delta(deltas[name]).float()
+        together = [*deltas[name].parameters()] if name in deltas else [parameter]
+        with zero3.entire(together):
+            weight = parameter.detach()
+            if name in deltas:
+                weight = weight.float() + _lora_delta(deltas[name]).float()
+            if zero3.in_parts([parameter]):
+                weight = zero3.part(weight)
         yield name, weight

@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from distil.teacher.passplan import Row, Stage
 from distil.vocab.hidden import decoder_hidden, forward_arguments
+from distil.vocab.output_layer import output_module
 
 PAD = 0
 """The id at padded positions: any will do, for nothing reads them."""
@@ -115,17 +116,18 @@ def _keeps_all_keys(base: Any) -> bool:
 
 def _same_when_shared(model: nn.Module, base: Any) -> bool:
     """Tries it: three rows after two prefixes of unequal length, and the same rows whole."""
-    weight = base.get_output_embeddings().weight
+    head = output_module(base)
+    device = head.weight.device
     rows = [
-        Row(place, [i % weight.shape[0] for i in ids], 1)
+        Row(place, [i % head.out_features for i in ids], 1)
         for place, ids in enumerate(([5, 6, 7, 8, 9], [5, 6, 7, 10], [11, 12, 13, 14]))
     ]
     prefixes = [rows[0].ids[:3], rows[2].ids[:1]]
     shared, whole = Stage([rows], prefixes, {0: 0, 1: 0, 2: 1}), Stage([rows])
     apart, plain = (
         torch.stack([hidden[i, length - 1] for i, length in enumerate(lengths)])
-        for _, hidden, lengths in run(model, base, [shared, whole], weight.device)
+        for _, hidden, lengths in run(model, base, [shared, whole], device)
     )
-    exact = plain.dtype == torch.float32 and not torch.is_autocast_enabled(weight.device.type)
+    exact = plain.dtype == torch.float32 and not torch.is_autocast_enabled(device.type)
     difference = (apart.float() - plain.float()).norm() / plain.float().norm()
     return difference.item() <= (1e-3 if exact else 0.05)

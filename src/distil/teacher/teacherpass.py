@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distil.distributed import zero3
 from distil.distributed.metrics import MetricSums
 from distil.distributed.shards import is_sharded, most
 from distil.errors import TrainingError
@@ -23,7 +24,7 @@ from distil.objectives import drop_repeats, repeated
 from distil.teacher.passplan import Row, Stage, make_plan
 from distil.teacher.prefixes import can_share, run
 from distil.vocab import topk_and_gather_logps
-from distil.vocab.output_layer import output_layer
+from distil.vocab.output_layer import OutputLayer, output_layer, output_module
 
 CPU_PASS_TOKENS = 32.0
 """Tokens that take a CPU as long as a pass's start, when all weights are read (docs/speed.md)."""
@@ -105,7 +106,7 @@ def score_teacher(
     rows, length = completion_ids.shape
     prompted = torch.tensor([prompt is not None for prompt in prompt_ids], device=scored.device)
     scored = scored * prompted[:, None]
-    k = min(k, base.get_output_embeddings().weight.shape[0])
+    k = min(k, output_module(base).out_features)
     if also is None:
         also = completion_ids.new_zeros(rows, length, 0)
     asked = torch.cat([also, completion_ids[..., None]], -1)
@@ -122,9 +123,12 @@ def score_teacher(
     )
     passes = [lengths for stage in stages for lengths in stage.lengths()]
     spare = most(model, len(passes)) - len(passes)  # counted before any pass waits for others
+    # ZeRO-3 gathers it for this, on all processes at once; FSDP2 has it gathered after a pass.
+    layer = output_layer(base) if zero3.in_parts(base.parameters()) else None
     for members, hidden, counts in run(model, base, stages, completion_ids.device):
         at, tokens, positions = _places(members, counts, scored)
-        parts = _looked_up(base, hidden[positions], asked[at, tokens], k, temperature)
+        here = layer or output_layer(base)
+        parts = _looked_up(here, hidden[positions], asked[at, tokens], k, temperature)
         for whole, part in zip(found, parts, strict=True):
             whole[at, tokens] = part.to(whole.dtype)
     throw_away = Stage([[Row(0, [0, 0], 1)]])
@@ -150,10 +154,9 @@ def check_one_each(prompt_ids: Sequence[list[int] | None], completion_ids: Tenso
 
 
 def _looked_up(
-    base: Any, hidden: Tensor, asked: Tensor, k: int, temperature: float
+    layer: OutputLayer, hidden: Tensor, asked: Tensor, k: int, temperature: float
 ) -> tuple[Tensor, ...]:
     """Of N tokens: support's log-probabilities and ids, the last asked one's, and entropy."""
-    layer = output_layer(base)  # after the pass: a sharded one is gathered by then
     top, top_ids, at_ids, entropy = topk_and_gather_logps(
         hidden, layer.weight, k, asked, **layer.form(temperature)
     )
@@ -169,7 +172,7 @@ def pass_tokens(model: Any, base: Any) -> float:
     """How many tokens take as long as starting one more pass."""
     if base.get_output_embeddings().weight.device.type == "cpu":
         return CPU_PASS_TOKENS
-    launches = PASS_PARAMETER_TOKENS / sum(p.numel() for p in base.parameters())
+    launches = PASS_PARAMETER_TOKENS / zero3.count(base.parameters())
     return launches + (GATHER_TOKENS if is_sharded(model) else 0)
 
 

@@ -7,10 +7,9 @@ ema       an exponential moving average, w <- (1 - rate) w + rate student, once 
           in a float32 shadow (an average kept in bfloat16 doesn't move) that checkpoints carry.
 
 Each has a context manager around the scoring pass: inside, the model *is* the teacher; outside, the
-student again, whatever happened within. Weights that FSDP2 shards have a sharded shadow, made once
-they are (`distil.distributed.shards`); one that isn't may lie in the computer's memory. Left out:
-what the teacher is shown (`distil.prompts.messages`), teachers behind a server
-(`distil.teacher.served`), and weights that ZeRO-3 shards.
+student again, whatever happened within. Sharded weights have a sharded shadow, made once they are
+(`distil.distributed.shards`); one that isn't may lie in the computer's memory. Left out: what the
+teacher is shown (`distil.prompts.messages`), teachers behind a server (`distil.teacher.served`).
 """
 
 from abc import ABC, abstractmethod
@@ -135,7 +134,7 @@ class ShadowTeacher(WeightsTeacher):
             raise ValueError(f"rate is {rate}, and must lie in [0, 1]: 0 never moves, 1 is live.")
         if device == "cpu" and later:
             raise TrainingError(
-                "teacher.shadow_device is cpu, and FSDP2 shards this model: its teacher is sharded "
+                "teacher.shadow_device is cpu, and this model is sharded: its teacher is sharded "
                 "with it, a part on each device. Use shadow_device: same, or more devices."
             )
         check_adapter(model)
@@ -148,17 +147,9 @@ class ShadowTeacher(WeightsTeacher):
 
     @torch.no_grad()
     def begin(self, model: nn.Module) -> None:
-        """Copies the weights, once; reads a checkpoint that `load` was given before.
-
-        Raises TrainingError for weights that ZeRO-3 keeps elsewhere.
-        """
+        """Copies the weights, once; reads a checkpoint that `load` was given before."""
         if self._shadow is not None:
             return
-        if any(p.numel() == 0 and not isinstance(p, DTensor) for p in model.parameters()):
-            raise TrainingError(
-                "The frozen and ema teachers copy weights; this model's are elsewhere (ZeRO-3): "
-                "shard it with FSDP2, or launch with ZeRO-2 (recipes/accelerate/)."
-            )
         reshard(model)
         self._shadow = {
             name: weight.to(
@@ -178,7 +169,7 @@ class ShadowTeacher(WeightsTeacher):
         assert self._shadow is not None
         reshard(model)  # first: what a unit has gathered are other parameters
         targets = dict(target_parameters(model))
-        if is_sharded(model):  # FSDP2 gathers from the parameters' own storage
+        if is_sharded(model):  # passes gather from the parameters' own storage
             standing_in = exchanged(model, targets, self._shadow)
         else:
             standing_in = _pointed_at(targets, self._shadow)

@@ -1,8 +1,8 @@
 """What happens between steps: teacher, complete checkpoints, metrics, judging, Ctrl-C.
 
-CheckpointCallback, MetricsFile and PromptOrder belong to every DistILTrainer; the others
-`distil train` adds. Left out: bad steps (`distil.runs.badsteps`) and alarms (`distil.runs.alarms`),
-which are callbacks too.
+CheckpointCallback, MetricsFile and PromptOrder belong to every DistILTrainer, PartsBegin to those
+under ZeRO-3; the others `distil train` adds. Left out: bad steps (`distil.runs.badsteps`) and
+alarms (`distil.runs.alarms`), which are callbacks too.
 """
 
 import math
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from distil.distributed import zero3
 from distil.distributed.processes import any_of_them, is_main
 from distil.profiling.account import JUDGING
 from distil.profiling.parts import part
@@ -25,6 +26,7 @@ from distil.runs.checkpoints import keep_order, mark_complete
 from distil.runs.folder import METRICS_FILE, append_lines
 from distil.teacher.teachers import Teacher
 from distil.trainer.aggregation import ReplayBuffer
+from distil.vocab.hidden import check_output_layer
 
 
 class CheckpointCallback(TrainerCallback):
@@ -61,6 +63,22 @@ class CheckpointCallback(TrainerCallback):
         self._accelerator.wait_for_everyone()
         if state.is_world_process_zero:
             mark_complete(folder, state.global_step)
+
+
+class PartsBegin(TrainerCallback):
+    """Before anybody asks for ZeRO-3's weights: says who gathers them; checks the output layer.
+
+    `trainer`: its `model_wrapped` is DeepSpeed's engine only once training begins.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The model runs in parts by now."""
+        zero3.remember(kwargs["model"], self._trainer.model_wrapped)
+        if self._trainer.objective.name != "grpo":
+            check_output_layer(kwargs["model"])
 
 
 class MetricsFile(TrainerCallback):

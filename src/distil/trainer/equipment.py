@@ -10,8 +10,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from distil.config import CritiqueConfig
+from distil.distributed import zero3
 from distil.distributed.metrics import MetricSums
-from distil.distributed.shards import refuse_zero3, set_up_sharding, sum_in_shards
+from distil.distributed.shards import set_up_sharding, sum_in_shards
 from distil.feedback.critics import Critic
 from distil.feedback.judge import check_judge
 from distil.objectives.costs import Cost
@@ -20,7 +21,7 @@ from distil.teacher.served.greeting import check_served, check_tokenizer
 from distil.teacher.served.teacher import ServedTeacher
 from distil.teacher.teachers import Teacher, WeightsTeacher, make_teacher
 from distil.trainer.batches import BatchBuilder
-from distil.trainer.callbacks import CheckpointCallback, MetricsFile, PromptOrder
+from distil.trainer.callbacks import CheckpointCallback, MetricsFile, PartsBegin, PromptOrder
 from distil.trainer.loggers import check_loggers
 from distil.trainer.probe import TeacherProbe, stop_ids
 from distil.trainer.rolloutlog import RolloutLog
@@ -45,13 +46,10 @@ def check_elsewhere(args: DistILConfig, options: dict[str, Any]) -> None:
 
 
 def set_up_engines(trainer: Any) -> None:
-    """FSDP2 as this package needs it; DeepSpeed's third stage is refused."""
-    state = trainer.accelerator.state
+    """FSDP2 as this package needs it."""
     if trainer.is_fsdp_enabled:
-        set_up_sharding(state.fsdp_plugin)
+        set_up_sharding(trainer.accelerator.state.fsdp_plugin)
         sum_in_shards(trainer.accelerator)
-    if trainer.is_deepspeed_enabled:
-        refuse_zero3(state.deepspeed_plugin, trainer.objective.name)
 
 
 def teacher_of(trainer: Any, cost: Cost | None) -> Teacher:
@@ -63,7 +61,7 @@ def teacher_of(trainer: Any, cost: Cost | None) -> Teacher:
         return ServedTeacher(as_served(args.teacher_served))
     return make_teacher(
         kind, trainer.model, args.teacher_ema_rate,
-        later=trainer.is_fsdp_enabled, device=args.teacher_shadow_device,
+        later=trainer.is_fsdp_enabled or zero3.asked_for(args), device=args.teacher_shadow_device,
     )  # fmt: skip
 
 
@@ -131,6 +129,8 @@ def callbacks_of(trainer: Any, bad_steps: BadSteps) -> list[TrainerCallback]:
         CheckpointCallback(trainer.teacher, replay, bad_steps, trainer.accelerator),
         PromptOrder(),
     ]
+    if zero3.asked_for(trainer.args):
+        found.insert(0, PartsBegin(trainer))
     if trainer.rollout_log is not None:
         found.append(MetricsFile(trainer.args.output_dir))
     return found

@@ -108,6 +108,7 @@ def sample(
     output = model.generate(
         input_ids=ids, attention_mask=attention, do_sample=True, temperature=temperature,
         top_p=1.0, top_k=0, **UNCHANGED, max_new_tokens=max_new_tokens, pad_token_id=pad_token_id,
+        synced_gpus=False,
     )[:, ids.shape[1] :]  # fmt: skip
     model.train(training)
     stops = stop_ids(model)

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from distil.distributed.processes import sharding
+from distil.distributed import zero3
+from distil.distributed.processes import fsdp_asked
 from distil.errors import ModelError, RecipeError
 from distil.teacher.prefixes import can_share
 from distil.trainer.probe import left_padded, until_end
@@ -41,8 +42,9 @@ def with_shared_prompts(args: Any, options: dict[str, Any]) -> Iterator[dict[str
         "tools": options.get("tools"),
         "environment_factory": options.get("environment_factory"),
         "rollout_func": options.get("rollout_func"),
-        "FSDP": sharding(),
+        "FSDP": fsdp_asked(),
         "deepspeed": args.deepspeed,
+        "ZeRO-3": zero3.asked_for(args),
     }
     if found := [name for name, value in given.items() if value]:
         raise RecipeError(

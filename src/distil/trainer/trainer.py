@@ -23,9 +23,10 @@ from peft import PeftModel
 from torch import Tensor
 from trl import GRPOTrainer
 
+from distil.distributed import zero3
 from distil.distributed.metrics import MetricSums
 from distil.distributed.processes import ended_elsewhere, from_main
-from distil.distributed.shards import gathered, in_dtype, is_sharded
+from distil.distributed.shards import by_fsdp2, gathered, in_dtype
 from distil.feedback.tools import tool_traces
 from distil.profiling.parts import count, part, turn
 from distil.prompts.encoder import Encoder
@@ -116,7 +117,7 @@ class DistILTrainer(GRPOTrainer):
             self.processing_class, self.chat_template, **self.chat_template_kwargs
         )
         cost = cost_function(self.objective)
-        if self.objective.name != "grpo":
+        if self.objective.name != "grpo" and not zero3.asked_for(args):  # that one begins later
             check_output_layer(self.model)
         self.teacher = teacher_of(self, cost)
         self.replay = ReplayBuffer(self.objective.replay_batches)
@@ -144,11 +145,11 @@ class DistILTrainer(GRPOTrainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As TRL's; shards are gathered, but for a checkpoint, which has them already.
+        """As TRL's; FSDP2's shards are gathered, but for a checkpoint, which has them already.
 
         A collective call. What is trained in float32 shards is written in the model's own dtype.
         """
-        if _internal_call or not is_sharded(self.model):
+        if _internal_call or not by_fsdp2(self.model):
             super().save_model(output_dir, _internal_call)
             return
         weights = self.accelerator.get_state_dict(self.model)
@@ -195,8 +196,10 @@ class DistILTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
-        # vLLM has weights of its own; transformers samples from the model, shards or not.
-        whole_model = nullcontext() if self.use_vllm else gathered(self.model)
+        # vLLM has weights of its own; transformers samples from the model, shards or not. TRL
+        # gathers DeepSpeed's itself.
+        elsewhere = self.use_vllm or self.is_deepspeed_enabled
+        whole_model = nullcontext() if elsewhere else gathered(self.model)
         with part("sampling"), whole_model:
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]

@@ -18,7 +18,7 @@ from transformers import Cache
 
 from distil.errors import ModelError
 from distil.vocab import gather_logps
-from distil.vocab.output_layer import output_layer
+from distil.vocab.output_layer import output_layer, output_module
 
 
 def completion_hidden(
@@ -80,8 +80,8 @@ def check_output_layer(model: nn.Module) -> None:
     if any(p.is_meta for p in model.parameters()):  # to be sharded: only rank 0 has the weights yet
         return
     base = base_model(model)
-    device = base.get_output_embeddings().weight.device
-    vocabulary = base.get_output_embeddings().weight.shape[0]
+    head = output_module(base)
+    device, vocabulary = head.weight.device, head.out_features
     ids = torch.arange(4, device=device)[None] % vocabulary
     training = model.training
     model.eval()

@@ -50,9 +50,24 @@ def output_layer(model: Any) -> OutputLayer:
 
     Scale and softcap are read by name from the text config, so a model that does something else
     to its logits is not recognised: compare once with the logits that the model itself returns.
-    A weight spread over devices (DTensor) is gathered in full, differentiably.
+    A weight spread over devices is gathered in full, differentiably: a collective call then.
 
-    Raises ValueError if the layer is no plain `torch.nn.Linear` of floating point numbers.
+    Raises ValueError as `output_module` does.
+    """
+    head = output_module(model)
+    config = model.config.get_text_config()
+    scale, softcap = _scale_and_softcap(config.model_type, config.to_dict())
+    if hasattr(head.weight, "ds_id"):  # DeepSpeed's ZeRO-3 keeps it
+        weight, bias = _inside(head)
+    else:
+        weight, bias = _whole(head.weight), None if head.bias is None else _whole(head.bias)
+    return OutputLayer(weight, bias, scale, softcap)
+
+
+def output_module(model: Any) -> torch.nn.Linear:
+    """The module before the logits; its `out_features` is the vocabulary's size, shards or not.
+
+    Raises ValueError unless it is a plain `torch.nn.Linear` of floating point numbers.
     """
     head = model.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear) or not head.weight.is_floating_point():
@@ -61,10 +76,30 @@ def output_layer(model: Any) -> OutputLayer:
             "be computed in chunks only from a torch.nn.Linear of floating point numbers: leave "
             "the output layer out of adapters and of quantization."
         )
-    config = model.config.get_text_config()
-    scale, softcap = _scale_and_softcap(config.model_type, config.to_dict())
-    bias = None if head.bias is None else _whole(head.bias)
-    return OutputLayer(_whole(head.weight), bias, scale, softcap)
+    return head
+
+
+def _inside(head: torch.nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias as the module's forward sees them, which ZeRO-3 gathers for it.
+
+    Its hooks on the module do so, then and for the backward pass, and add up the gradients: so a
+    forward that hands on the parameters stands in for the module's own, once. Their views keep what
+    was gathered when the hooks have let go of it.
+    """
+    methods = vars(head)
+    given = methods.get("forward")  # another library's stand-in
+
+    def parameters() -> tuple[Tensor, ...]:
+        return tuple(p.view_as(p) for p in (head.weight, head.bias) if p is not None)
+
+    methods["forward"] = parameters
+    try:
+        found = head()
+    finally:
+        del methods["forward"]
+        if given is not None:
+            methods["forward"] = given
+    return found[0], found[1] if len(found) > 1 else None
 
 
 def _scale_and_softcap(kind: str, settings: dict[str, Any]) -> tuple[float, float | None]:

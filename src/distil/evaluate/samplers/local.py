@@ -70,6 +70,7 @@ class LocalSampler:
             **UNCHANGED,
             max_new_tokens=self._length,
             pad_token_id=tokenizer.pad_token_id,
+            synced_gpus=False,
         )[:, encoded["input_ids"].shape[1] :]
         ends = torch.tensor(stop_ids(self._model), dtype=torch.long, device=output.device)
         ended = torch.isin(output, ends)
