@@ -7,23 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from peft import LoraConfig
-from safetensors.torch import load_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
-from transformers import AutoModelForCausalLM
 
-from conftest import make_model
-from distil import Feedback
 from distil.distributed.shards import reshard
-from distil.teacher.teachers import TEACHER_FILE
 from distil.vocab.output_layer import _whole
 from sharded import launch, shard_on_cpu
-from test_processes import canned
-from trainertoys import make_trainer
-
-STEPS = 3
+from shardedcases import (
+    STEPS,
+    Folders,
+    a_trainer,
+    check_same,
+    check_same_model,
+    check_same_run,
+    check_same_teacher,
+    failing_pass,
+)
 
 CASES: dict[str, dict[str, Any]] = {
     "live": {"teacher": "live", "tied": False},
@@ -44,34 +43,17 @@ CASES: dict[str, dict[str, Any]] = {
 RESUMED = ("ema", "frozen", "lora, ema")
 
 
-def only_second(prompts: list[Any], answer: list[str], **columns: Any) -> list[Feedback | None]:
-    """Feedback on the second prompt's rollouts, all of which the second process has."""
-    return [None if a == "0" else Feedback(demonstration=f"it is {a}") for a in answer]
-
-
-def a_trainer(folder: Path, processes: int, case: str) -> Any:
-    options = dict(CASES[case])
-    rows = [
-        {"prompt": [{"role": "user", "content": f"{'long ' * i}{i} ?"}], "answer": str(i)}
-        for i in range(2)
-    ]
-    model = make_model(tied=options.pop("tied", True))
-    torch.manual_seed(5)  # for the adapter's factors
-    lora = LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "v_proj", "down_proj"])
-    return make_trainer(
-        folder, model=model, train_dataset=Dataset.from_list(rows), max_steps=STEPS,
-        num_generations=6 // processes * processes // 2, per_device_train_batch_size=1,
-        gradient_accumulation_steps=6 // processes, shuffle_dataset=False, rollout_func=canned,
-        feedback_funcs=only_second, feedback_order=["expert"], optim="sgd", learning_rate=0.05,
-        max_grad_norm=1e9, teacher_ema_rate=0.3, save_strategy="steps", save_steps=2,
-        peft_config=lora if options.pop("lora", False) else None, **options,
+def trainer_of(folder: Path, processes: int, case: str) -> Any:
+    return a_trainer(
+        folder, CASES[case], generations=6 // processes * processes // 2,
+        accumulated=6 // processes,
     )  # fmt: skip
 
 
 def train(folder: Path, processes: int) -> None:
     """Every case's run; the second half of one once more; the sizes of what is held."""
     for case in CASES:
-        trainer = a_trainer(folder / case, processes, case)
+        trainer = trainer_of(folder / case, processes, case)
         if processes > 1:
             watch_gradients(trainer)
         trainer.train()
@@ -83,7 +65,7 @@ def train(folder: Path, processes: int) -> None:
         if processes > 1 and case.startswith(("ema", "frozen")):
             check_shadow(trainer)
     for case in RESUMED:
-        resumed = a_trainer(folder / case, processes, case)
+        resumed = trainer_of(folder / case, processes, case)
         resumed.train(resume_from_checkpoint=str(folder / case / "checkpoint-2"))
         weights = resumed.accelerator.get_state_dict(resumed.model)
         if resumed.accelerator.is_main_process:
@@ -93,7 +75,7 @@ def train(folder: Path, processes: int) -> None:
 def resume_on(folder: Path, processes: int) -> None:
     """The last step of each resumed case, from the checkpoint that another number of them wrote."""
     for case in RESUMED:
-        resumed = a_trainer(folder / case, processes, case)
+        resumed = trainer_of(folder / case, processes, case)
         resumed.train(resume_from_checkpoint=str(folder / case / "checkpoint-2"))
         weights = resumed.accelerator.get_state_dict(resumed.model)
         if resumed.accelerator.is_main_process:
@@ -126,22 +108,9 @@ def check_shadow(trainer: Any) -> None:
     teacher, model = trainer.teacher, trainer.model
     whole = sum(p.numel() for p in model.parameters())
     assert sum(v.to_local().numel() for v in teacher._shadow.values()) < 0.6 * whole
-    ids = torch.tensor([[1, 5, 9, 14]])
-
-    def logits() -> torch.Tensor:
-        with torch.no_grad():
-            return model(input_ids=ids).logits
-
-    def failing_pass() -> None:
-        with teacher.scoring(model):
-            assert not torch.equal(logits(), student)
-            raise KeyboardInterrupt
-
-    student, before = logits(), [p.to_local().clone() for p in sharded(model)]
+    before = [p.to_local().clone() for p in sharded(model)]
     shadow = {name: v.clone() for name, v in teacher._shadow.items()}
-    with pytest.raises(KeyboardInterrupt):
-        failing_pass()
-    assert torch.equal(logits(), student)
+    failing_pass(trainer)
     assert all(torch.equal(a, p.to_local()) for a, p in zip(before, sharded(model), strict=True))
     assert all(torch.equal(v.to_local(), shadow[n].to_local()) for n, v in teacher._shadow.items())
 
@@ -153,7 +122,7 @@ def sharded(model: Any) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Folders of the same runs: by one process, by two with shards."""
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     train(one, 1)
@@ -163,21 +132,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_shards_change_nothing(runs: tuple[Path, Path], case: str) -> None:
-    (one, losses), (two, shard_losses) = (torch.load(f / case / "result.pt") for f in runs)
-    tied = CASES[case].get("tied", True)
-    start = make_model(tied=tied).state_dict()
-    if not CASES[case].get("lora"):
-        assert max((one[n] - start[n]).abs().max() for n in start) > 1e-3
-    assert len(losses) == STEPS
-    assert shard_losses == pytest.approx(losses, abs=1e-5)
-    assert two.keys() == one.keys()
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+def test_shards_change_nothing(runs: Folders, case: str) -> None:
+    check_same_run(runs, case, CASES[case])
 
 
 @pytest.mark.parametrize("case", RESUMED)
-def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: tuple[Path, Path], case: str) -> None:
+def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: Folders, case: str) -> None:
     for folder in runs:
         whole = torch.load(folder / case / "result.pt")[0]
         resumed = torch.load(folder / case / "resumed.pt")
@@ -185,7 +145,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: tuple[Path, Path], c
 
 
 def test_a_sharded_checkpoint_is_read_by_another_number_of_processes(
-    runs: tuple[Path, Path], tmp_path: Path
+    runs: Folders, tmp_path: Path
 ) -> None:
     """Two wrote it; three go on, and come to where one process comes."""
     for case in RESUMED:
@@ -195,29 +155,17 @@ def test_a_sharded_checkpoint_is_read_by_another_number_of_processes(
     for case in RESUMED:
         weights, steps = torch.load(tmp_path / case / "elsewhere.pt")
         assert steps == STEPS
-        for name, weight in torch.load(runs[0] / case / "result.pt")[0].items():
-            torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-5)
+        check_same(torch.load(runs[0] / case / "result.pt")[0], weights)
 
 
 @pytest.mark.parametrize("case", ["ema", "lora, ema"])
-def test_a_saved_teacher_is_whole_however_it_was_sharded(
-    runs: tuple[Path, Path], case: str
-) -> None:
-    one, two = (load_file(f / case / f"checkpoint-{STEPS}" / TEACHER_FILE) for f in runs)
-    assert two.keys() == one.keys()
-    for name, weight in one.items():
-        assert weight.dtype == torch.float32
-        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+def test_a_saved_teacher_is_whole_however_it_was_sharded(runs: Folders, case: str) -> None:
+    check_same_teacher(runs, case)
 
 
 @pytest.mark.parametrize("case", ["live", "ema, tied, much else"])
-def test_the_model_at_the_end_is_whole_and_loads(runs: tuple[Path, Path], case: str) -> None:
-    one, two = (
-        AutoModelForCausalLM.from_pretrained(folder / case / "model").state_dict()
-        for folder in runs
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5)
+def test_the_model_at_the_end_is_whole_and_loads(runs: Folders, case: str) -> None:
+    check_same_model(runs, case)
 
 
 if __name__ == "__main__":

@@ -12,27 +12,27 @@ from typing import Any
 import pytest
 import torch
 from accelerate import DeepSpeedPlugin
-from datasets import Dataset
-from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from conftest import make_model, make_tokenizer, toy_recipe
-from distil import Feedback
 from distil.cli import main
 from distil.distributed.zero3 import in_parts, loading_parts, part
 from distil.models import load_model
 from distil.runs.checkpoints import fault_of
-from distil.teacher.teachers import TEACHER_FILE
 from distil.trainer.callbacks import StopAfterStep
 from sharded import launch
+from shardedcases import (
+    Folders,
+    a_trainer,
+    check_same,
+    check_same_model,
+    check_same_run,
+    check_same_teacher,
+    failing_pass,
+)
 from test_launch import check_run
-from test_processes import canned
-from trainertoys import make_trainer
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed isn't installed")
-
-STEPS = 3
 
 CASES: dict[str, dict[str, Any]] = {
     "live": {"teacher": "live", "tied": False},
@@ -55,36 +55,14 @@ CASES: dict[str, dict[str, Any]] = {
 RESUMED = ("ema", "frozen", "lora, ema")
 
 
-def only_second(prompts: list[Any], answer: list[str], **columns: Any) -> list[Feedback | None]:
-    """Feedback on the second prompt's rollouts, all of which the second process has."""
-    return [None if a == "0" else Feedback(demonstration=f"it is {a}") for a in answer]
-
-
-def a_trainer(folder: Path, case: str) -> Any:
-    options = dict(CASES[case])
-    rows = [
-        {"prompt": [{"role": "user", "content": f"{'long ' * i}{i} ?"}], "answer": str(i)}
-        for i in range(2)
-    ]
-    model = make_model(tied=options.pop("tied", True))
-    torch.manual_seed(5)  # for the adapter's factors
-    lora = LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "v_proj", "down_proj"])
-    settings = {
-        "num_generations": 3, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 3,
-        "rollout_func": canned, "feedback_funcs": only_second, "feedback_order": ["expert"],
-        "peft_config": lora if options.pop("lora", False) else None, "optim": "sgd",
-        "learning_rate": 0.05, "max_grad_norm": 1e9, "teacher_ema_rate": 0.3, "max_steps": STEPS,
-        "save_strategy": "steps", "save_steps": 2, "shuffle_dataset": False,
-    }  # fmt: skip
-    return make_trainer(
-        folder, model=model, train_dataset=Dataset.from_list(rows), **(settings | options)
-    )
+def trainer_of(folder: Path, case: str) -> Any:
+    return a_trainer(folder, CASES[case], generations=3, accumulated=3)
 
 
 def train(folder: Path, *, by_zero3: bool) -> None:
     """Every case's run, and the end of some once more, from a checkpoint."""
     for case in CASES:
-        trainer = a_trainer(folder / case, case)
+        trainer = trainer_of(folder / case, case)
         trainer.train()
         trainer.save_model(str(folder / case / "model"))
         losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
@@ -94,7 +72,7 @@ def train(folder: Path, *, by_zero3: bool) -> None:
             if case in ("ema", "lora, ema"):
                 check_shadow(trainer)
     for case in RESUMED:
-        resumed = a_trainer(folder / case, case)
+        resumed = trainer_of(folder / case, case)
         resumed.train(resume_from_checkpoint=str(folder / case / "checkpoint-2"))
         keep(resumed, folder / case / "resumed.pt", [])
 
@@ -107,27 +85,13 @@ def keep(trainer: Any, file: Path, losses: list[float]) -> None:
 
 def check_shadow(trainer: Any) -> None:
     """Half of it lies here; the student is bit for bit itself after an exception, too."""
-    teacher, model = trainer.teacher, trainer.model
+    teacher = trainer.teacher
     shadow = {name: v.to_local().clone() for name, v in teacher._shadow.items()}
     assert sum(v.numel() for v in shadow.values()) < 0.6 * sum(
         v.numel() for v in teacher._shadow.values()
     )
-    ids = torch.tensor([[1, 5, 9, 14]])
-
-    def logits() -> torch.Tensor:
-        with torch.no_grad():
-            return model(input_ids=ids).logits
-
-    def failing_pass() -> None:
-        with teacher.scoring(model):
-            assert not torch.equal(logits(), student)
-            raise KeyboardInterrupt
-
-    student = logits()
     before = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    with pytest.raises(KeyboardInterrupt):
-        failing_pass()
-    assert torch.equal(logits(), student)
+    failing_pass(trainer)
     after = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     assert before is None or all(torch.equal(after[n], w) for n, w in before.items())
     assert all(torch.equal(v.to_local(), shadow[n]) for n, v in teacher._shadow.items())
@@ -147,7 +111,7 @@ def check_loading(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Folders of the same runs: with copies of the weights, and with parts."""
     folders = tmp_path_factory.mktemp("ddp"), tmp_path_factory.mktemp("zero3")
     make_model().save_pretrained(folders[1] / "toy")
@@ -159,20 +123,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_parts_change_nothing(runs: tuple[Path, Path], case: str) -> None:
-    (ddp, losses), (zero3, part_losses) = (torch.load(f / case / "result.pt") for f in runs)
-    start = make_model(tied=CASES[case].get("tied", True)).state_dict()
-    if not CASES[case].get("lora"):
-        assert max((ddp[n] - start[n]).abs().max() for n in start) > 1e-3
-    assert len(losses) == STEPS
-    assert part_losses == pytest.approx(losses, abs=1e-5)
-    assert zero3.keys() == ddp.keys()
-    for name, weight in ddp.items():
-        torch.testing.assert_close(zero3[name], weight, rtol=0, atol=1e-5)
+def test_parts_change_nothing(runs: Folders, case: str) -> None:
+    check_same_run(runs, case, CASES[case])
 
 
 @pytest.mark.parametrize("case", RESUMED)
-def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: tuple[Path, Path], case: str) -> None:
+def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: Folders, case: str) -> None:
     folder = runs[1] / case
     assert fault_of(folder / "checkpoint-2") is None
     whole, resumed = (torch.load(folder / f"{name}.pt")[0] for name in ("result", "resumed"))
@@ -180,31 +136,20 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: tuple[Path, Path], c
 
 
 @pytest.mark.parametrize("case", ["ema", "lora, ema"])
-def test_a_saved_teacher_is_whole(runs: tuple[Path, Path], case: str) -> None:
-    ddp, zero3 = (load_file(f / case / f"checkpoint-{STEPS}" / TEACHER_FILE) for f in runs)
-    assert zero3.keys() == ddp.keys()
-    for name, weight in ddp.items():
-        assert weight.dtype == torch.float32
-        torch.testing.assert_close(zero3[name], weight, rtol=0, atol=1e-5)
+def test_a_saved_teacher_is_whole(runs: Folders, case: str) -> None:
+    check_same_teacher(runs, case)
 
 
 @pytest.mark.parametrize("case", ["live", "ema"])
-def test_the_model_at_the_end_is_whole_and_loads(runs: tuple[Path, Path], case: str) -> None:
-    ddp, zero3 = (
-        AutoModelForCausalLM.from_pretrained(folder / case / "model").state_dict()
-        for folder in runs
-    )
-    for name, weight in ddp.items():
-        torch.testing.assert_close(zero3[name], weight, rtol=0, atol=1e-5)
+def test_the_model_at_the_end_is_whole_and_loads(runs: Folders, case: str) -> None:
+    check_same_model(runs, case)
 
 
-def test_the_adapter_at_the_end_is_whole(runs: tuple[Path, Path]) -> None:
+def test_the_adapter_at_the_end_is_whole(runs: Folders) -> None:
     ddp, zero3 = (
         load_file(folder / "lora_off" / "model" / "adapter_model.safetensors") for folder in runs
     )
-    assert zero3.keys() == ddp.keys()
-    for name, weight in ddp.items():
-        torch.testing.assert_close(zero3[name], weight, rtol=0, atol=1e-5)
+    check_same(ddp, zero3)
 
 
 def test_a_run_of_a_recipe_stops_and_goes_on(tmp_path: Path) -> None:
