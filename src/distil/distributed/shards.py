@@ -46,7 +46,7 @@ def sum_in_shards(accelerator: Any) -> None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the model is sharded (gathered as it may be for the moment)."""
-    return by_fsdp2(model) or zero3.in_parts(model.parameters())
+    return by_fsdp2(model) or _by_zero3(model)
 
 
 def by_fsdp2(model: nn.Module) -> bool:
@@ -78,7 +78,7 @@ def gathered(model: nn.Module) -> Iterator[None]:
     For sampling, whose passes differ in number from process to process. A collective call; without
     effect on a model that isn't sharded. Weights mustn't change inside.
     """
-    if zero3.in_parts(model.parameters()):
+    if _by_zero3(model):
         with zero3.sampled_from(model):
             yield
         return
@@ -158,6 +158,10 @@ def fill(value: Tensor, content: Tensor) -> None:
 def _units(model: nn.Module) -> Iterator[Any]:
     modules = model.modules() if isinstance(model, nn.Module) else ()
     return (module for module in modules if isinstance(module, FSDPModule))
+
+
+def _by_zero3(model: nn.Module) -> bool:
+    return isinstance(model, nn.Module) and zero3.in_parts(model.parameters())
 
 
 def _local(value: Tensor) -> Tensor:
