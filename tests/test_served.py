@@ -100,12 +100,14 @@ def test_ids_that_the_student_lacks_are_left_to_the_tail() -> None:
     larger.resize_token_embeddings(90, mean_resizing=False)
     with torch.no_grad():
         larger.lm_head.weight[85] = 3 * larger.lm_head.weight[40]
+    student = make_model(tied=False)
+    student.lm_head.weight.data = torch.empty(0)  # as ZeRO-3 leaves it between passes
     prompts, completions = [[1, 20, 30], [1, 40]], torch.tensor([[15, 16, 17], [18, 19, 2]])
     scored = torch.tensor([[1, 0, 1], [1, 1, 0]])
     with vllm_server(larger) as server:
         teacher = ServedTeacher(ServedConfig(base_url=server.url, model=MODEL, **SECONDS))
         scores = teacher.score(
-            None, make_model(), prompts, completions, scored, k=10, temperature=1.0, batch_size=2
+            None, student, prompts, completions, scored, k=10, temperature=1.0, batch_size=2
         )
         sent = sorted(body["prompt"] for _, body in server.requests)
     assert sent == [[1, 20, 30, 15, 16, 17], [1, 40, 18, 19]]  # up to the last scored token

@@ -32,6 +32,7 @@ from distil.teacher.served.answers import Scored, read_samples, read_scores
 from distil.teacher.served.asking import ask_all
 from distil.teacher.teacherpass import TeacherScores, TeacherWork, check_one_each
 from distil.teacher.teachers import Teacher
+from distil.vocab.output_layer import output_module
 
 PREFIXES = 16
 """States in one request for samples: fewer requests, each of so many prompts."""
@@ -84,7 +85,7 @@ class ServedTeacher(Teacher):
                 "doesn't tell. Set objective.support: teacher."
             )
         rows = _rows(prompt_ids, completion_ids, scored)
-        vocabulary = base.get_output_embeddings().weight.shape[0]
+        vocabulary = output_module(base).out_features
         k = min(k, vocabulary)
         if self._settings.samples:
             answers = self._ask_samples(rows, temperature)
