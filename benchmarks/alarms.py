@@ -9,11 +9,14 @@ than they began, and those that were beyond it at some judgement and came back. 
 alarm's patience of a few logs in a row, for which no run's every step is kept.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-RESULTS = Path(__file__).parent.parent / "results"
+from distil.compare.curves import read_curve
+from distil.compare.results import gather
+from distil.compare.suite import load_suite
+
+SUITES = Path(__file__).parent.parent / "suites"
 BOUNDS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
 BETTER = 0.05
 """A run ends better than it began where avg@k has grown by more than this."""
@@ -21,13 +24,13 @@ BETTER = 0.05
 
 def runs() -> Iterator[tuple[list[float], bool]]:
     """(shrinkage at each judgement, whether it ended better) of every finished run."""
-    for file in sorted(RESULTS.glob("*/results.json")):
-        for run in json.loads(file.read_text())["runs"]:
-            if run["status"] != "finished":
+    for file in sorted(SUITES.rglob("*.yaml")):
+        results = gather(load_suite(file))
+        for run in (*results.tuning, *results.judged):
+            outcome, curve = run.outcome(), read_curve(run)
+            if outcome is None or outcome.status != "finished" or curve is None:
                 continue
-            curve = run["curve"]
-            (name,) = (figure for figure in curve["figures"] if figure.startswith("avg@"))
-            score, tokens = curve["figures"][name], curve["tokens"]
+            score, tokens = curve.figures[results.figures[0]], curve.tokens
             yield [tokens[0] / max(t, 1e-9) for t in tokens[1:]], score[-1] > score[0] + BETTER
 
 

@@ -7,39 +7,35 @@ Two suites with the same seeds, problems, budget and learning rate of the hybrid
 differences paired by seed. Left out: training; `distil compare` does that.
 """
 
-import json
 from pathlib import Path
 
+from distil.compare.results import gather
 from distil.compare.stats import paired, t_interval
+from distil.compare.suite import load_suite
 
-RESULTS = Path(__file__).parent.parent / "results"
+SUITES = Path(__file__).parent.parent / "suites"
 FIGURES = ("avg@8", "pass@8")
 PARTS = {"grpo": "grpo", "mean": "distil-mean"}
 
 
-def scores(suite: str, contender: str, figure: str) -> dict[int, float]:
-    """seed -> what the run ended with."""
-    return {
-        run["seed"]: run["curve"]["figures"][figure][-1]
-        for run in json.loads((RESULTS / suite / "results.json").read_text())["runs"]
-        if run["contender"] == contender and not run["tuning"] and run["status"] == "finished"
-    }
-
-
 def main() -> None:
     """Prints the table."""
-    rows = {1: ("smollm2", "hybrid-until")}
-    rows |= {weight: ("smollm2-weights", f"weight-{weight}") for weight in (2, 4, 8)}
+    rivals, hybrids = (
+        gather(load_suite(SUITES / f"{name}.yaml")).contenders
+        for name in ("smollm2", "smollm2-weights")
+    )
+    rows = {1: rivals["hybrid-until"]}
+    rows |= {weight: hybrids[f"weight-{weight}"] for weight in (2, 4, 8)}
     less = " | ".join(f"- {part}" for part in PARTS)
     print("| weight | " + " | ".join(f"{figure} | {less}" for figure in FIGURES) + " |")
     print("|--:" + "|---" * (1 + len(PARTS)) * len(FIGURES) + "|")
-    for weight, (suite, contender) in rows.items():
+    for weight, hybrid in rows.items():
         cells = []
         for figure in FIGURES:
-            own = scores(suite, contender, figure)
+            own = hybrid.finals(figure)
             cells.append(t_interval(list(own.values())).text())
             for part in PARTS.values():
-                difference = paired(own, scores("smollm2", part, figure))
+                difference = paired(own, rivals[part].finals(figure))
                 cells.append(difference.text(signed=True) if difference else "")
         print(f"| {weight} | " + " | ".join(cells) + " |")
 

@@ -20,6 +20,11 @@ from test_processes import canned
 from trainertoys import make_trainer
 
 STEPS = 3
+RESUMED = ("ema", "frozen", "lora, ema")
+MUCH_ELSE = {
+    "name": "distil+grpo", "support": "joined", "prompt_weight": "pass_rate",
+    "first_error_margin": 1.0,
+}  # fmt: skip
 Folders = tuple[Path, Path]
 """Of the same runs, without shards and with them."""
 
@@ -52,6 +57,14 @@ def a_trainer(folder: Path, case: dict[str, Any], *, generations: int, accumulat
     )
 
 
+def keep(trainer: Any, file: Path) -> None:
+    """Weights as they are now, and the losses of each step; a collective call."""
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.accelerator.is_main_process:
+        torch.save((weights, losses), file)
+
+
 def failing_pass(trainer: Any) -> None:
     """A teacher's pass that is another's than the student's, and ends in an exception."""
     ids = torch.tensor([[1, 5, 9, 14]])
@@ -80,6 +93,12 @@ def check_same_run(folders: Folders, name: str, case: dict[str, Any]) -> None:
     assert len(losses) == STEPS
     assert shard_losses == pytest.approx(losses, abs=1e-5)
     check_same(one, two)
+
+
+def check_resumed(folder: Path) -> None:
+    """What went on from a checkpoint is bit for bit what was never stopped."""
+    whole, resumed = (torch.load(folder / f"{name}.pt")[0] for name in ("result", "resumed"))
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
 
 
 def check_same_teacher(folders: Folders, name: str) -> None:

@@ -22,13 +22,17 @@ from distil.runs.checkpoints import fault_of
 from distil.trainer.callbacks import StopAfterStep
 from sharded import launch
 from shardedcases import (
+    MUCH_ELSE,
+    RESUMED,
     Folders,
     a_trainer,
+    check_resumed,
     check_same,
     check_same_model,
     check_same_run,
     check_same_teacher,
     failing_pass,
+    keep,
 )
 from test_launch import check_run
 
@@ -36,13 +40,7 @@ pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpee
 
 CASES: dict[str, dict[str, Any]] = {
     "live": {"teacher": "live", "tied": False},
-    "ema": {
-        "teacher": "ema",
-        "objective": {
-            "name": "distil+grpo", "support": "joined", "prompt_weight": "pass_rate",
-            "first_error_margin": 1.0,
-        },
-    },
+    "ema": {"teacher": "ema", "objective": MUCH_ELSE},
     "frozen": {"teacher": "frozen", "tied": False},
     "lora_off": {"teacher": "lora_off", "lora": True},
     "lora, ema": {"teacher": "ema", "lora": True},
@@ -51,8 +49,6 @@ CASES: dict[str, dict[str, Any]] = {
         "teacher": "live", "objective": {"replay_batches": 1}, "gradient_checkpointing": True,
     },
 }  # fmt: skip
-
-RESUMED = ("ema", "frozen", "lora, ema")
 
 
 def trainer_of(folder: Path, case: str) -> Any:
@@ -65,8 +61,7 @@ def train(folder: Path, *, by_zero3: bool) -> None:
         trainer = trainer_of(folder / case, case)
         trainer.train()
         trainer.save_model(str(folder / case / "model"))
-        losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-        keep(trainer, folder / case / "result.pt", losses)
+        keep(trainer, folder / case / "result.pt")
         if by_zero3:
             assert trainer.model.get_input_embeddings().weight.numel() == 0  # nobody's
             if case in ("ema", "lora, ema"):
@@ -74,13 +69,7 @@ def train(folder: Path, *, by_zero3: bool) -> None:
     for case in RESUMED:
         resumed = trainer_of(folder / case, case)
         resumed.train(resume_from_checkpoint=str(folder / case / "checkpoint-2"))
-        keep(resumed, folder / case / "resumed.pt", [])
-
-
-def keep(trainer: Any, file: Path, losses: list[float]) -> None:
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if trainer.accelerator.is_main_process:
-        torch.save((weights, losses), file)
+        keep(resumed, folder / case / "resumed.pt")
 
 
 def check_shadow(trainer: Any) -> None:
@@ -131,8 +120,7 @@ def test_parts_change_nothing(runs: Folders, case: str) -> None:
 def test_a_resumed_run_goes_on_as_if_nothing_had_been(runs: Folders, case: str) -> None:
     folder = runs[1] / case
     assert fault_of(folder / "checkpoint-2") is None
-    whole, resumed = (torch.load(folder / f"{name}.pt")[0] for name in ("result", "resumed"))
-    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+    check_resumed(folder)
 
 
 @pytest.mark.parametrize("case", ["ema", "lora, ema"])

@@ -109,7 +109,7 @@ def exchanged(
     `targets` as they are after `reshard`. It happens in the parameters' own storage; where dtypes
     are the same, `values` keep the parameters' content meanwhile, so that no third copy is held.
     """
-    if zero3.in_parts(targets.values()):
+    if _by_zero3(model):
         with zero3.exchanged(model, targets, values):
             yield
         return
