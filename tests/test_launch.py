@@ -147,13 +147,18 @@ def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch, count: int, 
     assert processes.spread(items, act) == act(items)
 
 
-if __name__ == "__main__":
+def interrupt() -> None:
+    """From here on one process of two is told to stop a run after its first step."""
     begin = StopAfterStep.on_train_begin
 
     def interrupted(self: StopAfterStep, *args: Any, **kwargs: Any) -> None:
         begin(self, *args, **kwargs)
-        if os.environ["RANK"] == "1":  # only one of the two is told
+        if os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGINT)
 
     StopAfterStep.on_train_begin = interrupted
+
+
+if __name__ == "__main__":
+    interrupt()
     sys.exit(main())

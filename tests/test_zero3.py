@@ -19,7 +19,6 @@ from distil.cli import main
 from distil.distributed.zero3 import in_parts, loading_parts, part
 from distil.models import load_model
 from distil.runs.checkpoints import fault_of
-from distil.trainer.callbacks import StopAfterStep
 from sharded import launch
 from shardedcases import (
     MUCH_ELSE,
@@ -34,7 +33,7 @@ from shardedcases import (
     failing_pass,
     keep,
 )
-from test_launch import check_run
+from test_launch import check_run, interrupt
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed isn't installed")
 
@@ -176,17 +175,6 @@ def without_compiling() -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-def interrupt() -> None:
-    """From here on runs are told to stop after their first step."""
-    begin = StopAfterStep.on_train_begin
-
-    def interrupted(self: StopAfterStep, *args: Any, **kwargs: Any) -> None:
-        begin(self, *args, **kwargs)
-        self.stopped = True
-
-    StopAfterStep.on_train_begin = interrupted
 
 
 if __name__ == "__main__":
