@@ -225,6 +225,7 @@ def test_every_kind_of_value_survives_being_written_and_read(recipe_file: Write)
             max_grad_norm=0.1,
             micro_batch=5,
             gradient_checkpointing=True,
+            padding_free=False,
             save_every=2,
             keep_checkpoints=3,
             seed=4,

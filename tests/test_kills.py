@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import environment, make_model
+from distil.runs.folder import cut_logs
 from test_resume import log_lines
 from trainertoys import make_trainer
 
@@ -104,7 +105,10 @@ def forked(folder: Path, plan: tuple[str, int, float] | None) -> int:
         trainer = make_trainer(folder, model=make_model(), **OPTIONS)
         if plan is not None:
             Timer(trainer, *plan)
-        trainer.train(resume_from_checkpoint=any(folder.glob("checkpoint-*/distil_complete.json")))
+        taken_up = any(folder.glob("checkpoint-*/distil_complete.json"))
+        if not taken_up:
+            cut_logs(folder, 0)  # as `distil train --resume` does
+        trainer.train(resume_from_checkpoint=taken_up)
         trainer.save_model(str(folder / "model"))
         if plan is not None:
             time.sleep(1)  # the timer's last chance

@@ -214,7 +214,8 @@ def test_a_run_writes_and_prints_its_parts(
         assert step["grading"]["tokens"] == step["feedback"]["tokens"] == rollouts
         assert step["output layer"]["tokens"] <= rollouts
         assert step["student forward"]["tokens"] == step["backward"]["tokens"] > rollouts
-        assert step["student pre-pass"]["tokens"] == step["student forward"]["tokens"]
+        # Siblings lie together before the update, and share a prompt; TRL shuffles them after.
+        assert rollouts < step["student pre-pass"]["tokens"] <= step["student forward"]["tokens"]
         assert step["teacher"]["tokens"] > step["student forward"]["tokens"]
     printed = capsys.readouterr().out
     assert "whole step" in printed

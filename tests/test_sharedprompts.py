@@ -8,12 +8,18 @@ import torch
 
 from conftest import make_model, make_tokenizer
 from distil.errors import ModelError, RecipeError
+from distil.trainer import sharedprompts
+from distil.trainer.probe import stop_ids
 from distil.trainer.sharedprompts import complete
 from trainertoys import generation_batch, make_trainer
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"gradient_checkpointing": True}])
-def test_the_rollouts_are_those_of_trls_own_path(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_the_rollouts_are_those_of_trls_own_path(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the same random stream, which is transformers' own where tokens aren't drawn here."""
+    monkeypatch.setattr(sharedprompts, "by_one_number", lambda c, _: {"generation_config": c})
     plain, shared = (
         generation_batch(make_trainer(tmp_path / str(share), share_prompts=share, **options))
         for share in (False, True)
@@ -25,7 +31,30 @@ def test_the_rollouts_are_those_of_trls_own_path(tmp_path: Path, options: dict[s
     torch.testing.assert_close(shared["teacher_logps"], plain["teacher_logps"])
 
 
-def test_a_run_learns_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_drawn_by_one_number_they_follow_the_models_distribution(
+    tmp_path: Path, temperature: float
+) -> None:
+    """Mean log-probability of what was sampled is minus the entropy, within 4 standard errors."""
+    trainer = make_trainer(tmp_path, share_prompts=True, temperature=temperature)
+    model, prompts = trainer.model.eval(), [[5, 6, 7, 8]] * 800
+    torch.manual_seed(2)
+    pad = trainer.processing_class.pad_token_id
+    written = torch.tensor(complete(model, prompts, trainer.generation_config, pad))
+    with torch.no_grad():
+        whole = torch.cat([torch.tensor(prompts), written], 1)
+        logps = (model(whole).logits[:, 3:-1] / temperature).log_softmax(-1)
+    own = logps.gather(-1, written[..., None])[..., 0]
+    excess = own + -(logps.exp() * logps).sum(-1)
+    ended = torch.isin(written, torch.tensor(stop_ids(model))).cumsum(1)
+    real = torch.nn.functional.pad(ended, (1, 0))[:, :-1] == 0
+    error = excess[real].std() / real.sum() ** 0.5
+    assert real.sum() > 2000
+    assert excess[real].mean().abs() < 4 * error
+
+
+def test_a_run_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharedprompts, "by_one_number", lambda c, _: {"generation_config": c})
     trained = []
     for share in (False, True):
         trainer = make_trainer(tmp_path / str(share), share_prompts=share)

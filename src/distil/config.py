@@ -305,6 +305,9 @@ class TrainConfig:
     micro_batch: int = 8
     """Rollouts in one forward and backward pass (memory against speed)."""
     gradient_checkpointing: bool = False
+    padding_free: bool = True
+    """Run the student on real tokens alone, each prompt of a micro-batch once, where the model
+    allows it (sdpa, full attention at every layer); the numbers are the same but for rounding."""
     save_every: int = 10
     """Steps between checkpoints; a killed run goes on from the last one."""
     keep_checkpoints: int = 1

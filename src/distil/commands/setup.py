@@ -137,6 +137,7 @@ def training_args(recipe: Recipe) -> DistILConfig:
             steps_per_generation=micro_batches,
             num_iterations=train.num_iterations,
             gradient_checkpointing=train.gradient_checkpointing,
+            padding_free=train.padding_free,
             bf16=accelerated,
             use_cpu=not accelerated,
             seed=train.seed,

@@ -60,8 +60,26 @@ def can_share(model: nn.Module, base: Any) -> bool:
     no_grad, as `run`.
     """
     if base not in _ABLE:
-        _ABLE[base] = _keeps_all_keys(base) and _same_when_shared(model, base)
+        _ABLE[base] = keeps_all_keys(base) and _same_when_shared(model, base)
     return _ABLE[base]
+
+
+def keeps_all_keys(base: Any) -> bool:
+    """Whether the cache that this model's config asks for is full attention's at every layer."""
+    if not {"past_key_values", "position_ids", "use_cache"} <= forward_arguments(base):
+        return False
+    layers = DynamicCache(config=base.config).layers
+    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def near(found: Tensor, plain: Tensor) -> bool:
+    """Whether hidden states are those of a plain pass but for rounding: 1e-3 of their norm.
+
+    5% in half precision.
+    """
+    exact = plain.dtype == torch.float32 and not torch.is_autocast_enabled(plain.device.type)
+    difference = (found.float() - plain.float()).norm() / plain.float().norm()
+    return difference.item() <= (1e-3 if exact else 0.05)
 
 
 class _Joined(DynamicLayer):
@@ -106,14 +124,6 @@ def _padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Te
     return ids, real.to(device), positions
 
 
-def _keeps_all_keys(base: Any) -> bool:
-    """Whether the cache that this model's config asks for is full attention's at every layer."""
-    if not {"past_key_values", "position_ids", "use_cache"} <= forward_arguments(base):
-        return False
-    layers = DynamicCache(config=base.config).layers
-    return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
-
-
 def _same_when_shared(model: nn.Module, base: Any) -> bool:
     """Tries it: three rows after two prefixes of unequal length, and the same rows whole."""
     head = output_module(base)
@@ -128,6 +138,4 @@ def _same_when_shared(model: nn.Module, base: Any) -> bool:
         torch.stack([hidden[i, length - 1] for i, length in enumerate(lengths)])
         for _, hidden, lengths in run(model, base, [shared, whole], device)
     )
-    exact = plain.dtype == torch.float32 and not torch.is_autocast_enabled(device.type)
-    difference = (apart.float() - plain.float()).norm() / plain.float().norm()
-    return difference.item() <= (1e-3 if exact else 0.05)
+    return near(apart, plain)

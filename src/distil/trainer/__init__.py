@@ -8,6 +8,7 @@ In the order in which a step runs through them:
     loggers         whether the loggers that were asked for are installed
     toolset         the student's tools, when rollouts use some
     sharedprompts   a group's prompt read once while sampling
+    draws           how its tokens are drawn on a CPU
     collect         rollouts and rewards -> feedback, contexts, teacher prompts
     selfcritic      the student as a critic of its own answers, one kind of feedback
     probe           the teacher's own answers, sampled and graded: is it better than the student?
@@ -15,6 +16,8 @@ In the order in which a step runs through them:
     aggregation     earlier batches, kept and trained on again
     demonstrations  what a batch gets for the objective `sft`, and its loss
     scoring         the student's pass
+    flatrows        a micro-batch as one row of real tokens, each prompt once
+    paddingfree     the student's pass over such a row, where the model allows it
     assembly        scores -> one number: weights, ratios, credit, advantage
     onepass         the same number and its gradient in one pass over the output layer
     rolloutlog      rollouts.jsonl

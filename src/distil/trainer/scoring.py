@@ -15,6 +15,8 @@ from torch import Tensor
 
 from distil.objectives import compare, sampling_variance
 from distil.profiling import parts
+from distil.trainer.flatrows import lay_out
+from distil.trainer.paddingfree import flat_hidden, works
 from distil.vocab import gather_logps, gather_logps_and_entropy, topk_logps
 from distil.vocab.hidden import completion_hidden
 from distil.vocab.output_layer import OutputLayer, output_layer
@@ -149,8 +151,21 @@ def sequence_logps(
 
 @parts.part("student forward")
 def student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
-    """[B, T, H] at the positions that predict the completion's tokens."""
+    """[B, T, H] at the positions that predict the completion's tokens; any where none is scored.
+
+    Without padding where `distil.trainer.paddingfree` goes.
+    """
+    flat = lay_out(batch) if works(model, base) else None
+    if flat is not None:
+        _count(flat.ids.numel())
+        return flat_hidden(model, base, flat)
     input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    parts.count(attention)
+    _count(attention)
     return completion_hidden(model, base, input_ids, attention, batch["completion_ids"].shape[1])
+
+
+def _count(tokens: Tensor | int) -> None:
+    parts.count(tokens)
+    if torch.is_grad_enabled():
+        parts.count(tokens, "backward")

@@ -2,8 +2,9 @@
 
 TRL reads each rollout's prompt; here each distinct prompt is read once, its keys and values are
 repeated for its rollouts (a transformers cache's `batch_select_indices`), and the very `generate`
-that TRL would call goes on from there, with TRL's settings and the same random stream: the same
-rollouts, but for the rounding of sums. It is handed to TRL as its `rollout_func`.
+that TRL would call goes on from there, with TRL's settings. On a CPU tokens are drawn by one random
+number each (`distil.trainer.draws`): the same distribution; elsewhere by the same random stream.
+It is handed to TRL as its `rollout_func`.
 
 TRL calls that argument experimental and warns of it. TRL's minor version is pinned, and tests run
 the call, so the warning is silenced where DistIL itself gives the argument. Left out: vLLM, which
@@ -22,6 +23,7 @@ from distil.distributed import zero3
 from distil.distributed.processes import fsdp_asked
 from distil.errors import ModelError, RecipeError
 from distil.teacher.prefixes import can_share
+from distil.trainer.draws import by_one_number
 from distil.trainer.probe import left_padded, until_end
 from distil.vocab.hidden import base_model
 
@@ -101,7 +103,8 @@ def complete(
         ).past_key_values  # fmt: skip
         cache.batch_select_indices(torch.tensor(which, device=model.device))
     output = model.generate(
-        input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=config
-    )
+        input_ids=ids, attention_mask=mask, past_key_values=cache,
+        **by_one_number(config, model.device),
+    )  # fmt: skip
     written: list[list[int]] = output[:, ids.shape[1] :].tolist()
     return written

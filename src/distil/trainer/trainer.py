@@ -57,6 +57,7 @@ from distil.trainer.equipment import (
     set_up_engines,
     teacher_of,
 )
+from distil.trainer.paddingfree import prepare
 from distil.trainer.rolloutlog import grading_failed, rollout_records
 from distil.trainer.sharedprompts import check_can_share, with_shared_prompts
 from distil.trainer.toolset import guarded
@@ -105,6 +106,8 @@ class DistILTrainer(GRPOTrainer):
             check_can_share(self.model)
         self._own_dtype = self.model.dtype
         self.objective = as_objective(args.objective)
+        if args.padding_free and self.objective.name != "grpo":
+            prepare(base_model(self.model))
         set_up_engines(self)
         given = [] if feedback_funcs is None else feedback_funcs
         self.feedback_funcs = list(given) if isinstance(given, list) else [given]
@@ -318,7 +321,8 @@ class DistILTrainer(GRPOTrainer):
         else:
             with part("student forward"):  # TRL's: the output layer too
                 loss = super()._compute_loss(model, inputs)
-                count(self._student_tokens)
+                for name in ("student forward", "backward"):
+                    count(self._student_tokens, name)
         if self._mode == "train" and self.rollout_log is not None:
             with part("logging"):
                 self.rollout_log.after_micro_batch()
@@ -367,7 +371,6 @@ class DistILTrainer(GRPOTrainer):
         started = time.perf_counter()
         with part("backward"):  # what is left of it when the parts inside are subtracted
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-            count(self._student_tokens)
         if self.accelerator.sync_gradients:
             turn("optimiser")
         seconds = time.perf_counter() - started - self._generation_seconds

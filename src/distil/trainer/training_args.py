@@ -63,6 +63,7 @@ class DistILConfig(GRPOConfig):
     critique: Any = _help({}, "Who writes critiques: a dict of CritiqueConfig's fields.")
     log_rollouts: int = _help(4, "Rollouts a step written with per-token values; -1: no file.")
     share_prompts: bool = _help(False, "Read a group's prompt once (distil.trainer.sharedprompts).")
+    padding_free: bool = _help(True, "Student's pass without padding (distil.trainer.paddingfree).")
     rollouts_mb: float = _help(2000.0, "Megabytes of rollouts kept in files; 0: no bound.")
     disable_dropout: bool = _help(True, "Dropout would add noise to every cost and credit.")
 

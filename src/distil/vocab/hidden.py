@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Cache
@@ -42,11 +42,16 @@ def decoder_hidden(
     model: nn.Module,
     base: nn.Module,
     input_ids: Int[Tensor, "batch seq"],
-    attention_mask: Int[Tensor, "batch cached_and_seq"],
+    attention_mask: Int[Tensor, "batch cached_and_seq"] | Bool[Tensor, "batch 1 1 1"],
     position_ids: Int[Tensor, "batch seq"],
     cache: Cache | None = None,
+    **more: Any,
 ) -> Float[Tensor, "batch seq hidden"]:
-    """The decoder's output at every position. `cache`: keys and values of what comes before."""
+    """The decoder's output at every position. `cache`: keys and values of what comes before.
+
+    more: what a model hands on to its layers as it is (`takes_any_argument`). A mask of four axes
+    goes there as it is, too.
+    """
     known = forward_arguments(base)
     extras = {"position_ids": position_ids, "logits_to_keep": 1, "use_cache": cache is not None}
     if cache is not None:
@@ -56,6 +61,7 @@ def decoder_hidden(
             input_ids=input_ids,
             attention_mask=attention_mask,
             **{k: v for k, v in extras.items() if k in known},
+            **more,
         )
     if len(caught) != 1:
         raise ModelError(
@@ -122,3 +128,9 @@ def _caught_decoder_output(base: Any) -> Iterator[list[Tensor]]:
 def forward_arguments(base: nn.Module) -> set[str]:
     """Argument names of the class's own forward (an instance's may have been wrapped)."""
     return set(inspect.signature(type(base).forward).parameters)
+
+
+def takes_any_argument(base: nn.Module) -> bool:
+    """Whether the class's own forward takes arguments that it doesn't name, as for its layers."""
+    parameters = inspect.signature(type(base).forward).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
