@@ -66,16 +66,21 @@ def product_rate(a: Tensor, b: Tensor) -> float:
     return 2 * len(a) * b.numel() / best(lambda: torch.mm(a, b, out=out))
 
 
-def canned(model: Any, tokens: int) -> None:
+def canned(model: Any, tokens: int, end: int | None = None) -> None:
     """From here on the model "samples" rollouts from a fixed seed, at no cost, so many tokens each.
 
     Of a vocabulary of more than 100 ids, the first of which, the special ones, aren't drawn.
+    end: the token that ends them, after a quarter to all of so many tokens, evenly.
     """
     generator = torch.Generator().manual_seed(7)
     vocab = model.get_input_embeddings().weight.shape[0]
 
     def generate(input_ids: Tensor, **kwargs: Any) -> Tensor:
-        written = torch.randint(100, vocab, (len(input_ids), tokens), generator=generator)
+        rows = len(input_ids)
+        written = torch.randint(100, vocab, (rows, tokens), generator=generator)
+        if end is not None:
+            lengths = torch.randint(tokens // 4, tokens + 1, (rows, 1), generator=generator)
+            written[torch.arange(tokens) >= lengths - 1] = end
         return torch.cat([input_ids, written.to(input_ids.device)], 1)
 
     model.generate = generate

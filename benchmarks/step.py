@@ -2,6 +2,7 @@
 
     python benchmarks/step.py                        # sampling included (minutes)
     python benchmarks/step.py --canned               # fixed rollouts instead of sampled ones
+    python benchmarks/step.py --unequal              # fixed rollouts of a quarter to all tokens
     python benchmarks/step.py --canned --no-checkpointing --objective reverse_kl
     python benchmarks/step.py --busy                 # where others use the machine too
     python benchmarks/step.py --device cuda --rollouts 64 --micro-batch 8 --model Qwen/Qwen3-0.6B
@@ -135,8 +136,8 @@ def run_here(args: argparse.Namespace) -> None:
     model.to(device)
     with torch.no_grad():  # touches every weight: until then they may lie in a file only
         model(torch.arange(8, device=device)[None])
-    if args.canned:
-        canned(model, args.tokens)
+    if args.canned or args.unequal:
+        canned(model, args.tokens, tokenizer.eos_token_id if args.unequal else None)
     meter = peak_meter(device)
     meter()
     loaded = meter() or 0
@@ -181,12 +182,12 @@ def floors(args: argparse.Namespace, found: dict[str, Any]) -> dict[str, float]:
     """Least seconds by part, from the tokens that our side read."""
     operations, bandwidth = rates(torch.device(args.device), CLOCKS[args.busy])
     tokens = {name: spent["tokens"] for name, spent in found["steps"][-1].items()}
-    written = args.rollouts * args.tokens
+    written = tokens["output layer"]
     decoder, head = (2 * found[size] / operations for size in ("decoder", "head"))
     width = 4 if args.device == "cpu" else 2
     read = width * (found["decoder"] + found["head"]) / bandwidth
     return {
-        "sampling": 0.0 if args.canned else args.tokens * read,
+        "sampling": 0.0 if args.canned or args.unequal else args.tokens * read,
         "teacher": decoder * tokens["teacher"] + head * written,
         "student forward": decoder * tokens["student forward"],
         "output layer": 3 * head * written,
@@ -249,6 +250,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="of a process; the first warms up")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each side")
     parser.add_argument("--canned", action="store_true", help="fixed rollouts, none sampled")
+    parser.add_argument("--unequal", action="store_true", help="fixed ones of 1/4 to all tokens")
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--busy", action="store_true", help="processor seconds, not the clock's")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -265,10 +267,11 @@ def main() -> None:
         if args.device == "cuda"
         else f"{torch.get_num_threads()} threads"
     )
+    canned_ones = args.canned or args.unequal
     print(
         f"{args.model}, {args.rollouts} x {args.tokens} tokens, K {args.k}, {args.objective}, "
         f"micro-batch {args.micro_batch}, {'processor seconds, ' if args.busy else ''}"
-        f"{'canned rollouts, ' if args.canned else ''}"
+        f"{'unequal ' if args.unequal else ''}{'canned rollouts, ' if canned_ones else ''}"
         f"{'checkpointing, ' if args.checkpointing else ''}{where}, torch {torch.__version__}\n"
     )
     show(args, found)
