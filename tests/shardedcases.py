@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM
 from conftest import make_model
 from distil import Feedback
 from distil.teacher.teachers import TEACHER_FILE
+from distil.trainer.paddingfree import NAME
+from distil.vocab.hidden import base_model
 from test_processes import canned
 from trainertoys import make_trainer
 
@@ -59,6 +61,8 @@ def a_trainer(folder: Path, case: dict[str, Any], *, generations: int, accumulat
 
 def keep(trainer: Any, file: Path) -> None:
     """Weights as they are now, and the losses of each step; a collective call."""
+    without_padding = base_model(trainer.model).config._attn_implementation == NAME
+    assert without_padding == (trainer.objective.name != "grpo")
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.accelerator.is_main_process:
