@@ -7,6 +7,8 @@
     python benchmarks/step.py --busy                 # where others use the machine too
     python benchmarks/step.py --device cuda --rollouts 64 --micro-batch 8 --model Qwen/Qwen3-0.6B
 
+Without a hub: `python benchmarks/shapes.py qwen3-0.6b FOLDER`, then --canned --model FOLDER.
+
 Equal: model, prompt, number and length of rollouts (`min_new_tokens`: no early end), sampler
 (transformers' generate), K with a tail, EMA teacher, feedback on every rollout, so that the teacher
 reads every row, micro-batches, activation checkpointing (TRL's default), optimiser. TRL's compares

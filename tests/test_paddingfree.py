@@ -201,6 +201,11 @@ def test_a_trainers_gradient_is_the_same(
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
 
 
-def test_grpo_keeps_trls_own_pass(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, objective={"name": "grpo"})
-    assert base_model(trainer.model).config._attn_implementation == "sdpa"
+def test_who_does_not_want_it_has_sdpa_also_after_another_trainer(tmp_path: Path) -> None:
+    model: Any = make_model()
+    for options, name in (
+        ({}, NAME), ({"padding_free": False}, "sdpa"), ({}, NAME),
+        ({"objective": {"name": "grpo"}}, "sdpa"),
+    ):  # fmt: skip
+        make_trainer(tmp_path, model=model, **options)
+        assert model.config._attn_implementation == name

@@ -34,11 +34,17 @@ NAME = "distil_padding_free"
 _WORKS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def prepare(base: Any) -> None:
-    """Names `attention` as this model's implementation where it can be; else changes nothing."""
+def prepare(base: Any, wanted: bool = True) -> None:
+    """Names `attention` as this model's implementation where it can be; else changes nothing.
+
+    If it isn't wanted, a model that an earlier trainer prepared gets sdpa back.
+    """
     config = base.config
+    if not wanted and config._attn_implementation == NAME:
+        base.set_attn_implementation("sdpa")
     fits = (
-        config._attn_implementation == "sdpa"
+        wanted
+        and config._attn_implementation == "sdpa"
         and config.get_text_config() is config
         and not getattr(config, "output_router_logits", False)  # that reads a mask of two axes
         and takes_any_argument(base)
@@ -52,7 +58,7 @@ def works(model: nn.Module, base: Any) -> bool:
     """Whether this model's passes go without padding: `prepare` named it, and a trial agrees.
 
     The first call for a model runs two passes over a few tokens, on every process alike. A model
-    that fails gets its implementation back.
+    that fails gets sdpa back.
     """
     if base.config._attn_implementation != NAME:
         return False

@@ -106,8 +106,8 @@ class DistILTrainer(GRPOTrainer):
             check_can_share(self.model)
         self._own_dtype = self.model.dtype
         self.objective = as_objective(args.objective)
-        if args.padding_free and self.objective.name != "grpo":
-            prepare(base_model(self.model))
+        wanted = args.padding_free and self.objective.name != "grpo"  # whose pass is TRL's
+        prepare(base_model(self.model), wanted)
         set_up_engines(self)
         given = [] if feedback_funcs is None else feedback_funcs
         self.feedback_funcs = list(given) if isinstance(given, list) else [given]
