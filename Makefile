@@ -1,4 +1,4 @@
-# make demo    train a real model with DistIL (two minutes to install, nine to train, on two cores)
+# make demo    train a real model with DistIL (two minutes to install, eight to train, on two cores)
 # make test    every check: format, lint, types, tests
 # make bench   speed and memory of the output layer (the other benchmarks: benchmarks/)
 # make docs    the documentation's site, in site/
