@@ -15,6 +15,7 @@ from datasets import Dataset
 from conftest import make_model
 from distil import Feedback
 from distil.config import CritiqueConfig
+from distil.distributed.processes import together
 from distil.errors import FeedbackError, RecipeError
 from distil.feedback import judge
 from distil.feedback.critics import Critic, Critiques
@@ -296,4 +297,5 @@ def test_settings_that_nothing_would_read_or_that_cannot_work_are_refused(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    one_step(Path(sys.argv[1]))
+    with together():  # gloo's threads may outlive the interpreter otherwise
+        one_step(Path(sys.argv[1]))

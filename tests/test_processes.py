@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 
 from conftest import environment
+from distil.distributed.processes import together
 from distil.feedback import corrections
 from trainertoys import make_trainer
 
@@ -172,7 +173,8 @@ def check_siblings(one: Path, many: Path, processes: int) -> None:
 
 
 if __name__ == "__main__":
-    if int(sys.argv[2]) in SIBLINGS:
-        siblings_and_corrections(Path(sys.argv[1]), int(sys.argv[2]))
-    for place in range(len(OBJECTIVES)):
-        one_step(Path(sys.argv[1]), int(sys.argv[2]), objective=place)
+    with together():  # gloo's threads may outlive the interpreter otherwise
+        if int(sys.argv[2]) in SIBLINGS:
+            siblings_and_corrections(Path(sys.argv[1]), int(sys.argv[2]))
+        for place in range(len(OBJECTIVES)):
+            one_step(Path(sys.argv[1]), int(sys.argv[2]), objective=place)

@@ -10,6 +10,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
+from distil.distributed.processes import together
 from distil.distributed.shards import reshard
 from distil.vocab.output_layer import _whole
 from sharded import launch, shard_on_cpu
@@ -159,8 +160,9 @@ def test_the_model_at_the_end_is_whole_and_loads(runs: Folders, case: str) -> No
 
 if __name__ == "__main__":
     shard_on_cpu()
-    if len(sys.argv) > 2:
-        resume_on(Path(sys.argv[1]), int(sys.argv[2]))
-    else:
-        train(Path(sys.argv[1]), 2)
-        check_gradient_of_gathered()
+    with together():  # gloo's threads may outlive the interpreter otherwise
+        if len(sys.argv) > 2:
+            resume_on(Path(sys.argv[1]), int(sys.argv[2]))
+        else:
+            train(Path(sys.argv[1]), 2)
+            check_gradient_of_gathered()

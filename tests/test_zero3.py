@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from conftest import make_model, make_tokenizer, toy_recipe
 from distil.cli import main
+from distil.distributed.processes import together
 from distil.distributed.zero3 import in_parts, loading_parts, part
 from distil.models import load_model
 from distil.runs.checkpoints import fault_of
@@ -180,13 +181,15 @@ def without_compiling() -> None:
 if __name__ == "__main__":
     what, *where = sys.argv[1:]
     if what == "ddp":
-        train(Path(where[0]), by_zero3=False)
+        with together():  # gloo's threads may outlive the interpreter otherwise
+            train(Path(where[0]), by_zero3=False)
         sys.exit()
     shard_small_ones()
     without_compiling()
     if what == "zero3":
-        train(Path(where[0]), by_zero3=True)
-        check_loading(Path(where[0]) / "toy")
+        with together():
+            train(Path(where[0]), by_zero3=True)
+            check_loading(Path(where[0]) / "toy")
     elif what == "resume":
         sys.exit(main(["train", where[0], "--resume"]))
     else:
