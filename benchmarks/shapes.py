@@ -1,7 +1,7 @@
 """A model of a known shape with random weights, for timings where nothing can be downloaded.
 
-    python benchmarks/shapes.py qwen3-0.6b /tmp/qwen3-0.6b [--tokenizer FOLDER]
-    python benchmarks/step.py --device cuda --canned --model /tmp/qwen3-0.6b
+    python benchmarks/shapes.py qwen3-0.6b FOLDER [--tokenizer ANOTHER]
+    python benchmarks/step.py --device cuda --canned --model FOLDER
 
 Time and memory don't depend on the weights, as long as rollouts are fixed. bfloat16, normal numbers
 of the config's own spread. The tokenizer is the embedded model's, unless a folder is named: its ids

@@ -138,7 +138,7 @@ def run_here(args: argparse.Namespace) -> None:
     model.to(device)
     with torch.no_grad():  # touches every weight: until then they may lie in a file only
         model(torch.arange(8, device=device)[None])
-    if args.canned or args.unequal:
+    if args.canned:
         canned(model, args.tokens, tokenizer.eos_token_id if args.unequal else None)
     meter = peak_meter(device)
     meter()
@@ -189,7 +189,7 @@ def floors(args: argparse.Namespace, found: dict[str, Any]) -> dict[str, float]:
     width = 4 if args.device == "cpu" else 2
     read = width * (found["decoder"] + found["head"]) / bandwidth
     return {
-        "sampling": 0.0 if args.canned or args.unequal else args.tokens * read,
+        "sampling": 0.0 if args.canned else args.tokens * read,
         "teacher": decoder * tokens["teacher"] + head * written,
         "student forward": decoder * tokens["student forward"],
         "output layer": 3 * head * written,
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument("--busy", action="store_true", help="processor seconds, not the clock's")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.canned |= args.unequal
     if args.side:
         run_here(args)
         return
@@ -269,11 +270,10 @@ def main() -> None:
         if args.device == "cuda"
         else f"{torch.get_num_threads()} threads"
     )
-    canned_ones = args.canned or args.unequal
     print(
         f"{args.model}, {args.rollouts} x {args.tokens} tokens, K {args.k}, {args.objective}, "
         f"micro-batch {args.micro_batch}, {'processor seconds, ' if args.busy else ''}"
-        f"{'unequal ' if args.unequal else ''}{'canned rollouts, ' if canned_ones else ''}"
+        f"{'unequal ' if args.unequal else ''}{'canned rollouts, ' if args.canned else ''}"
         f"{'checkpointing, ' if args.checkpointing else ''}{where}, torch {torch.__version__}\n"
     )
     show(args, found)

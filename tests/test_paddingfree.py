@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from conftest import make_model
 from distil.trainer import paddingfree
 from distil.trainer.flatrows import FlatRow, lay_out
-from distil.trainer.paddingfree import NAME, flat_hidden, prepare, works
-from distil.vocab.hidden import base_model, completion_hidden
+from distil.trainer.paddingfree import NAME, flat_hidden, padded_hidden, prepare, works
+from distil.vocab.hidden import base_model
 from test_teacherpass import models
 from trainertoys import STALE, generation_batch, gradient, make_trainer, rows_of
 
@@ -48,14 +48,6 @@ def micro_batch(kind: str = "mixed") -> Batch:
     return found
 
 
-def padded_hidden(model: Any, batch: Batch) -> Tensor:
-    return completion_hidden(
-        model, base_model(model), torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
-        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
-        batch["completion_ids"].shape[1],
-    )  # fmt: skip
-
-
 def laid_out(batch: Batch) -> FlatRow:
     flat = lay_out(batch)
     assert flat is not None
@@ -81,7 +73,7 @@ def test_hidden_states_and_gradient_are_those_of_padded_rows(
         grads = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         return hidden[scored].detach(), grads
 
-    expected = run(padded_hidden(model, batch))
+    expected = run(padded_hidden(model, base, batch))
     prepare(base)
     if name == "llama, eager attention":
         assert base.config._attn_implementation == "eager"

@@ -14,12 +14,15 @@ from distil.trainer.sharedprompts import complete
 from trainertoys import generation_batch, make_trainer
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"gradient_checkpointing": True}])
-def test_the_rollouts_are_those_of_trls_own_path(
-    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the same random stream, which is transformers' own where tokens aren't drawn here."""
+@pytest.fixture
+def trls_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens aren't drawn by one number, but by the random stream that TRL's own path has."""
     monkeypatch.setattr(sharedprompts, "by_one_number", lambda c, _: {"generation_config": c})
+
+
+@pytest.mark.usefixtures("trls_draws")
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7}, {"gradient_checkpointing": True}])
+def test_the_rollouts_are_those_of_trls_own_path(tmp_path: Path, options: dict[str, Any]) -> None:
     plain, shared = (
         generation_batch(make_trainer(tmp_path / str(share), share_prompts=share, **options))
         for share in (False, True)
@@ -53,8 +56,8 @@ def test_drawn_by_one_number_they_follow_the_models_distribution(
     assert excess[real].mean().abs() < 4 * error
 
 
-def test_a_run_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharedprompts, "by_one_number", lambda c, _: {"generation_config": c})
+@pytest.mark.usefixtures("trls_draws")
+def test_a_run_learns_the_same(tmp_path: Path) -> None:
     trained = []
     for share in (False, True):
         trainer = make_trainer(tmp_path / str(share), share_prompts=share)

@@ -1,7 +1,7 @@
 """Tokens drawn by one uniform number each, for transformers' `generate` on a CPU.
 
 `torch.multinomial` draws a random number for every entry of the vocabulary, one after the other on
-a CPU: a quarter of a small model's token step (docs/speed.md). By the inverse of the cumulative
+a CPU: a fifth of a small model's sampling (docs/log.md). By the inverse of the cumulative
 distribution one number a row is enough. `generate` takes the largest logit where it doesn't sample,
 so the drawn token's is made the only one. Left out: cut distributions (top-k, top-p and the like),
 which stay transformers', as does everything on an accelerator.

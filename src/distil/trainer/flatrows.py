@@ -72,6 +72,7 @@ def lay_out(batch: dict[str, Tensor]) -> FlatRow | None:
     read = [completions[row][: ends[row] - 1] for row in rows]
     ids = [token for part in (*members, *read) for token in part]
     starts, positions, layout = _places([len(prompt) for prompt in members], owned, read, device)
+    # Spread where nothing is scored: gradients that meet in one place are added one by one.
     predicts = torch.arange(scored.numel()).remainder(len(ids)).view(scored.shape)
     lasts = [start + len(prompt) - 1 for start, prompt in zip(starts, members, strict=False)]
     owners = [last for last, count in zip(lasts, owned, strict=True) for _ in range(count)]
@@ -96,12 +97,12 @@ def _places(
     prompts, prompt_real = _padded(starts[: len(before)], before)
     completions, real = _padded(starts[len(before) :], list(map(len, read)))
     most = completions.shape[1]
-    heads = torch.tensor(sorted(set(of)) if len(set(of)) == 1 else of, dtype=torch.long)
-    seen_before = torch.arange(prompts.shape[1]) < heads[:, None]
+    ends = torch.tensor(of[:1] if len(set(of)) == 1 else of, dtype=torch.long)
+    seen_before = torch.arange(prompts.shape[1]) < ends[:, None]
     seen = torch.cat(
         [
             seen_before[:, None, None].expand(-1, 1, most, -1),
-            torch.ones(most, most, dtype=torch.bool).tril().expand(len(heads), 1, -1, -1),
+            torch.ones(most, most, dtype=torch.bool).tril().expand(len(ends), 1, -1, -1),
         ],
         -1,
     )

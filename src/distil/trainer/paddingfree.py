@@ -69,10 +69,23 @@ def works(model: nn.Module, base: Any) -> bool:
     return _WORKS[base]
 
 
+def padded_hidden(
+    model: nn.Module, base: nn.Module, batch: dict[str, Tensor]
+) -> Float[Tensor, "batch seq hidden"]:
+    """Hidden states that predict the completions' tokens, each row with its prompt and padding."""
+    return completion_hidden(
+        model,
+        base,
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+        batch["completion_ids"].shape[1],
+    )
+
+
 def flat_hidden(
     model: nn.Module, base: nn.Module, flat: FlatRow
 ) -> Float[Tensor, "batch seq hidden"]:
-    """Hidden states that predict the completions' tokens; any where none is scored."""
+    """What `padded_hidden` gives at scored tokens; any hidden state elsewhere."""
     unread = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=flat.ids.device)  # 4D: left as it is
     hidden = decoder_hidden(model, base, flat.ids, unread, flat.positions, layout=flat.layout)
     return hidden[0, flat.predicts]
@@ -128,11 +141,11 @@ def _same_numbers(model: nn.Module, base: Any) -> bool:
     def tensor(rows: list[list[int]]) -> Tensor:
         return torch.tensor(rows, device=head.weight.device)
 
-    ids = tensor([[0, 5, 6], [7, 8, 9], [0, 5, 6]]), tensor([[10, 11, 12], [13, 0, 0], [14, 15, 0]])
+    completions = tensor([[10, 11, 12], [13, 0, 0], [14, 15, 0]])
     batch = {
-        "prompt_ids": ids[0] % head.out_features,
+        "prompt_ids": tensor([[0, 5, 6], [7, 8, 9], [0, 5, 6]]) % head.out_features,
         "prompt_mask": tensor([[0, 1, 1], [1, 1, 1], [0, 1, 1]]),
-        "completion_ids": ids[1] % head.out_features,
+        "completion_ids": completions % head.out_features,
         "completion_mask": tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0]]),
     }
     batch["scored"] = batch["completion_mask"]
@@ -140,11 +153,8 @@ def _same_numbers(model: nn.Module, base: Any) -> bool:
     assert flat is not None
     training = model.training
     model.eval()
-    padded = completion_hidden(
-        model, base, torch.cat(ids, 1) % head.out_features,
-        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1), 3,
-    )  # fmt: skip
     real = batch["scored"] > 0
-    same = near(flat_hidden(model, base, flat)[real], padded[real])
+    padded = padded_hidden(model, base, batch)[real]
+    same = near(flat_hidden(model, base, flat)[real], padded)
     model.train(training)
     return same

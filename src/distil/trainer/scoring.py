@@ -16,9 +16,8 @@ from torch import Tensor
 from distil.objectives import compare, sampling_variance
 from distil.profiling import parts
 from distil.trainer.flatrows import lay_out
-from distil.trainer.paddingfree import flat_hidden, works
+from distil.trainer.paddingfree import flat_hidden, padded_hidden, works
 from distil.vocab import gather_logps, gather_logps_and_entropy, topk_logps
-from distil.vocab.hidden import completion_hidden
 from distil.vocab.output_layer import OutputLayer, output_layer
 
 CHOICES = 5
@@ -159,13 +158,13 @@ def student_hidden(model: Any, base: Any, batch: dict[str, Tensor]) -> Tensor:
     if flat is not None:
         _count(flat.ids.numel())
         return flat_hidden(model, base, flat)
-    input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-    attention = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    _count(attention)
-    return completion_hidden(model, base, input_ids, attention, batch["completion_ids"].shape[1])
+    for mask in ("prompt_mask", "completion_mask"):
+        _count(batch[mask])
+    return padded_hidden(model, base, batch)
 
 
 def _count(tokens: Tensor | int) -> None:
+    """Says that the decoder reads so many tokens (a mask: its sum), on its way back, too."""
     parts.count(tokens)
     if torch.is_grad_enabled():
         parts.count(tokens, "backward")
