@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback
 
 from distil.commands.judging import RunJudge
 from distil.commands.setup import load_student, make_trainer, run_corrections
 from distil.config import Recipe
+from distil.distributed.gpus import check_one_gpu
 from distil.distributed.processes import from_main, is_main, on_each, processes, sharding, together
 from distil.distributed.zero3 import count
 from distil.figures.estimates import Attempt
@@ -56,6 +58,7 @@ def _train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
     began = time.perf_counter()
     folder = Path(recipe.train.output_dir)
     # Cheap checks first: nothing is loaded for a wrong option.
+    on_each(lambda: check_one_gpu(torch.cuda.device_count()))
     on_each(lambda: check_loggers(recipe.train.report_to, "train.report_to"))
     task = on_each(lambda: load_task(recipe.task))
     on_each(lambda: run_corrections(recipe))

@@ -24,6 +24,7 @@ from typing import IO, Any, Protocol
 
 from distil.compare.curves import read_curve
 from distil.compare.plan import Outcome, Run
+from distil.distributed.gpus import SharedGpus, gpus
 from distil.errors import RunError, SuiteError
 
 STOPPED = 130
@@ -49,15 +50,16 @@ class Processes:
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(threads)
+        self._gpus = SharedGpus(gpus())
         self._alive: set[subprocess.Popen[bytes]] = set()
         self._guard = threading.Lock()
         self._stopping = False
 
     def __call__(self, run: Run, resume: bool) -> int:
-        """Runs `distil train`, its output appended to the run's log."""
+        """Runs `distil train` on one GPU, if there are any; its output is appended to the log."""
         command = [sys.executable, "-m", "distil.cli", "train", str(run.recipe_file)]
         command += ["--train.output-dir", str(run.folder), *(["--resume"] if resume else [])]
-        with run.log.open("ab") as log:
+        with run.log.open("ab") as log, self._gpus.lent() as gpu:
             if not self._claim(log, run):
                 return STOPPED
             with self._guard:  # no process starts after interrupt() has gone round
@@ -65,7 +67,7 @@ class Processes:
                     return STOPPED
                 process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                    env=self._environment, start_new_session=True,
+                    env=self._environment | gpu, start_new_session=True,
                 )  # fmt: skip
                 self._alive.add(process)
             status = process.wait()

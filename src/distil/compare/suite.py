@@ -6,7 +6,8 @@
     learning_rates: [3.0e-4, 1.0e-3]    the grid, the same for everybody; none: the recipe's rate
     tuning_seeds: [100]             train.seed and task.seed of tuning runs: other problems
     seeds: [0, 1, 2]                train.seed of judged runs; the problems are the recipe's
-    jobs: 2                         runs at a time, each of one thread if there are several
+    jobs: 2                         runs at a time, each of one thread if there are several, and on
+                                    one GPU, the least used, if there are any
     keep_models: false              else checkpoints and model/ of finished runs are removed
     common: {eval: {every: 10}}     changes of the recipe for every contender; in model.name, {seed}
                                     stands for the run's seed: organism-sums@{seed} pre-trains one

@@ -17,6 +17,7 @@ from distil.config import (
     SourceName,
     TeacherKind,
 )
+from distil.distributed.gpus import check_one_gpu
 from distil.errors import RecipeError, RunError, known_names, perhaps
 from distil.feedback.sibling import SiblingChoice
 from distil.prompts.messages import DEMONSTRATION_HEADER
@@ -132,7 +133,7 @@ class DistILConfig(GRPOConfig):
 def checked_arguments(args: Any, train_dataset: Any) -> DistILConfig:
     """The trainer's arguments, the defaults for None. Raises TypeError for another class's.
 
-    Raises RunError for a dataset without rows.
+    Raises RunError for a dataset without rows, TrainingError for one process with several GPUs.
     """
     if args is not None and not isinstance(args, DistILConfig):
         raise TypeError(
@@ -142,7 +143,9 @@ def checked_arguments(args: Any, train_dataset: Any) -> DistILConfig:
     sized = train_dataset is not None and hasattr(train_dataset, "__len__")
     if sized and not len(train_dataset):
         raise RunError("The training dataset is empty: there is nothing to train on.")
-    return args if args is not None else DistILConfig("distil-output")
+    args = args if args is not None else DistILConfig("distil-output")
+    check_one_gpu(args.n_gpu)
+    return args
 
 
 def as_objective(given: Any) -> ObjectiveConfig:
