@@ -12,9 +12,10 @@ import torch
 
 from commandline import RECIPES
 from distil.cli import main
-from distil.compare import runner
+from distil.compare import gpus, runner
+from distil.compare.gpus import SharedGpus, named
 from distil.compare.runner import Processes
-from distil.distributed.gpus import SharedGpus, check_one_gpu, gpus
+from distil.distributed.processes import check_one_gpu
 from distil.errors import TrainingError
 from trainertoys import make_trainer
 
@@ -40,7 +41,11 @@ def test_names_are_those_that_the_variable_takes(
     monkeypatch: pytest.MonkeyPatch, count: int, visible: str | None, names: list[str]
 ) -> None:
     machine(monkeypatch, count, visible)
-    assert gpus() == names
+    assert named(count) == names
+
+
+def test_they_are_counted_by_torch_in_a_process_of_its_own() -> None:
+    assert gpus.count() == torch.cuda.device_count()
 
 
 def test_one_process_with_several_is_refused_before_anything_is_loaded(
@@ -98,6 +103,7 @@ def test_a_compared_run_gets_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     run: Any = SimpleNamespace(
         name="one", folder=tmp_path, log=tmp_path / "log", recipe_file=tmp_path / "recipe.yaml"
     )
+    monkeypatch.setattr(gpus, "count", lambda: 2)
     processes = Processes(None)
     monkeypatch.setattr(runner.subprocess, "Popen", popen)
     assert processes(run, False) == 0

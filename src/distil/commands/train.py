@@ -17,8 +17,15 @@ from transformers import PrinterCallback
 from distil.commands.judging import RunJudge
 from distil.commands.setup import load_student, make_trainer, run_corrections
 from distil.config import Recipe
-from distil.distributed.gpus import check_one_gpu
-from distil.distributed.processes import from_main, is_main, on_each, processes, sharding, together
+from distil.distributed.processes import (
+    check_one_gpu,
+    from_main,
+    is_main,
+    on_each,
+    processes,
+    sharding,
+    together,
+)
 from distil.distributed.zero3 import count
 from distil.figures.estimates import Attempt
 from distil.figures.layout import as_markdown, as_text, clock

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from distil.compare.curves import read_curve
+from distil.compare.gpus import SharedGpus, visible
 from distil.compare.plan import Outcome, Run
-from distil.distributed.gpus import SharedGpus, gpus
 from distil.errors import RunError, SuiteError
 
 STOPPED = 130
@@ -50,7 +50,7 @@ class Processes:
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(threads)
-        self._gpus = SharedGpus(gpus())
+        self._gpus = SharedGpus(visible())
         self._alive: set[subprocess.Popen[bytes]] = set()
         self._guard = threading.Lock()
         self._stopping = False

@@ -1,6 +1,5 @@
 """Several processes as one run.
 
-gpus            which GPU a process trains on
 processes       who speaks and writes, who does what, how all end
 shards          sharded weights: FSDP2's, or handed on to zero3
 zero3           weights that DeepSpeed's ZeRO-3 shards

@@ -86,7 +86,8 @@ def gathered(model: nn.Module) -> Iterator[None]:
     states = [unit._get_fsdp_state() for unit in units]  # the setting is told nowhere else
     if states:
         states[0]._lazy_init()  # decides the root's
-    groups = [group for state in states for group in state._fsdp_param_groups]
+    # One a unit, as accelerate makes them; the newest torch can have several.
+    groups = [group for state in states if (group := state._fsdp_param_group) is not None]
     before = [group.post_forward_mesh_info for group in groups]
     try:
         for group in groups:

@@ -158,7 +158,8 @@ class DistILTrainer(GRPOTrainer):
         weights = self.accelerator.get_state_dict(self.model)
         if not isinstance(self.model, PeftModel):
             weights = in_dtype(weights, self._own_dtype)
-        self._save(output_dir or self.args.output_dir, state_dict=weights)
+        if self.args.should_save:  # older releases of transformers don't ask
+            self._save(output_dir or self.args.output_dir, state_dict=weights)
 
     # ------------------------------------------------------------------ rollouts and feedback
 

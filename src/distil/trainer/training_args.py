@@ -17,7 +17,7 @@ from distil.config import (
     SourceName,
     TeacherKind,
 )
-from distil.distributed.gpus import check_one_gpu
+from distil.distributed.processes import check_one_gpu
 from distil.errors import RecipeError, RunError, known_names, perhaps
 from distil.feedback.sibling import SiblingChoice
 from distil.prompts.messages import DEMONSTRATION_HEADER
