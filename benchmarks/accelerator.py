@@ -36,7 +36,7 @@ class Part:
 
 
 def tests(*names: str) -> tuple[str, ...]:
-    return ("-m", "pytest", "-q", *(str(HERE.parent / f"tests/test_{name}.py") for name in names))
+    return ("-m", "pytest", "-rs", *(str(HERE.parent / f"tests/test_{name}.py") for name in names))
 
 
 def parts(device: str, model: str, tokenizer: str | None) -> list[Part]:

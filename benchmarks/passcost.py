@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from distil.models import load_model
+from distil.models import computing, load_model
 from distil.profiling.parts import peak_meter
 from distil.teacher import teacherpass
 from distil.vocab.hidden import base_model
@@ -58,7 +58,7 @@ def main() -> None:
     model: Any = load_model(args.model)[0].to(device).eval()
     base = base_model(model)
     longest = args.longest or (256 if args.device == "cpu" else 4_096)
-    with torch.no_grad():
+    with torch.no_grad(), computing(model):
         took = {n: pass_seconds(base, n, device, args.repeats) for n in lengths(longest)}
     print(table(["tokens", "ms"], [[f"{n:,}", f"{1e3 * s:.2f}"] for n, s in took.items()]))
     start, each = fit(took)

@@ -104,7 +104,7 @@ def test_python_runs_and_its_comments_say_what_comes_out(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JUDGE_KEY", KEY)
     toys = TOYS.get(block.page, plain)()
-    monkeypatch.setattr("distil.models.load_model", lambda name: toys)
+    monkeypatch.setattr("distil.models.load_model", lambda name, dtype="auto": toys)
     with SERVERS.get(block.page, nullcontext)(block.text) as text:
         names: dict[str, Any] = {}
         exec(compile(text, str(block), "exec"), names)

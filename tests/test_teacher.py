@@ -251,3 +251,25 @@ def test_a_trained_adapter_of_an_embedding_is_not_taken_for_a_fresh_one() -> Non
     nudge(model, 0.1)
     with pytest.raises(TrainingError, match="embedding"):
         make_teacher("frozen", model, 0.1)
+
+
+def test_autocasts_copies_of_weights_are_not_taken_for_the_teachers() -> None:
+    """Nor the teacher's for the student's afterwards, all in one context."""
+    model: Any = make_model()
+    teacher = ShadowTeacher(model, 0.5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    ids = torch.tensor([[5, 6, 7]])
+
+    def logits() -> torch.Tensor:
+        return model(input_ids=ids).logits
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        student = logits()
+        with teacher.scoring(model):
+            scored = logits()
+        assert torch.equal(logits(), student)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), teacher.scoring(model):
+        assert torch.equal(logits(), scored)
+    assert not torch.equal(scored, student)

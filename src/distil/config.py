@@ -94,7 +94,9 @@ class ModelConfig:
     """The embedded model's name, an organism (organism-cipher, organism-sums@3 for its seed 3), a
     local folder, a .gguf file, or a hub id."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """The weights' type; auto is float32 on a CPU and bfloat16 on an accelerator."""
+    """What the weights are kept in; an accelerator computes in bfloat16 anyway. auto is float32,
+    since a step of 1e-6 changes no bfloat16 weight; on an accelerator bfloat16 where an adapter is
+    trained, or shards keep float32 ones by themselves (FSDP2, ZeRO-3)."""
     thinking: Thinking = "template"
     """Whether a chat template that knows of thinking (Qwen3's) lets the model think first: on, off,
     or as the template does by itself. Alike for student, teacher and judging."""

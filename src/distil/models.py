@@ -36,16 +36,16 @@ def load_model(
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """The model, ready to train, and its tokenizer (left padding, pad token set).
 
-    dtype: "float32", "bfloat16", or "auto": float32 on a CPU (faster there, where bfloat16 units
-    are missing), bfloat16 on an accelerator. Weights are read from safetensors alone, unless
-    allow_pickle; a model's own Python code is never run. Raises ModelError if there is no such
-    model, or none that may be read so.
+    dtype: "float32", "bfloat16", or "auto", which is float32: small steps change no bfloat16 weight
+    (`distil.trainer.rounding`), and training computes in bfloat16 all the same. Weights are read
+    from safetensors alone, unless allow_pickle; a model's own Python code is never run. Raises
+    ModelError if there is no such model, or none that may be read so.
     """
     source = resolve_model(name)
     if not allow_pickle:
         _refuse_pickle(Path(source), name)
     if dtype == "auto":
-        dtype = "bfloat16" if torch.accelerator.is_available() else "float32"
+        dtype = "float32"
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **NO_CODE)
         model = AutoModelForCausalLM.from_pretrained(
@@ -77,6 +77,18 @@ def to_accelerator(model: Any) -> None:
     """Moves the model to the accelerator, where there is one."""
     if torch.accelerator.is_available():
         model.to(torch.accelerator.current_accelerator())
+
+
+def frozen_dtype() -> str:
+    """Of weights that aren't trained: 16 bits where an accelerator computes in them anyway."""
+    return "bfloat16" if torch.accelerator.is_available() else "float32"
+
+
+def computing(model: Any) -> Any:
+    """Context manager: float32 weights on an accelerator compute in bfloat16, as in training."""
+    device = model.device.type
+    wide = device != "cpu" and model.dtype == torch.float32
+    return torch.autocast(device, torch.bfloat16, enabled=wide)
 
 
 def resolve_model(name: str) -> str:

@@ -73,7 +73,7 @@ class RunJudge:
         assert best is not None
         model = last
         if best.step != self._recipe.train.steps:
-            model, _ = load_model(str(self._best.folder), self._recipe.model.dtype)
+            model, _ = load_model(str(self._best.folder), str(last.dtype).removeprefix("torch."))
             model.to(last.device)
         return self.students(model, "best", best.step)
 

@@ -20,7 +20,7 @@ from distil.errors import RecipeError
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
-from distil.models import load_model, resolve_model, to_accelerator
+from distil.models import frozen_dtype, load_model, resolve_model, to_accelerator
 from distil.prompts.encoder import check_thinking, template_options
 from distil.runs.folder import updates_per_step
 from distil.tasks import Task, student_prompt
@@ -49,7 +49,7 @@ def load_student(recipe: Recipe) -> tuple[Any, Any]:
             check_served(recipe.teacher.served, k=recipe.objective.top_k, longest=longest)
         with loading_parts() if zero3_asked() else nullcontext():
             model, tokenizer = load_model(
-                recipe.model.name, recipe.model.dtype, allow_pickle=recipe.model.allow_pickle
+                recipe.model.name, kept_in(recipe), allow_pickle=recipe.model.allow_pickle
             )
         if recipe.teacher.kind == "served":  # before the start is judged
             check_tokenizer(recipe.teacher.served, tokenizer)
@@ -63,6 +63,13 @@ def load_student(recipe: Recipe) -> tuple[Any, Any]:
     if processes() > 1:  # what is converted or trained once, the others find in the cache
         from_main(lambda: resolve_model(recipe.model.name))
     return on_each(check_and_load)
+
+
+def kept_in(recipe: Recipe) -> str:
+    """The dtype that the student is loaded in: `model.dtype`, or what auto stands for."""
+    if recipe.model.dtype != "auto":
+        return recipe.model.dtype
+    return frozen_dtype() if recipe.model.lora.rank or sharding() else "float32"
 
 
 def make_trainer(recipe: Recipe, model: Any, tokenizer: Any, task: Task) -> DistILTrainer:

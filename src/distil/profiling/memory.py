@@ -5,9 +5,10 @@ activations from Korthikanti et al. 2022 (arXiv 2205.05198): 34 bytes per token,
 unit in 16 bits, without the attention matrix, which flash attention never makes. Worst case: every
 rollout as long as it may be. Left out: fragmentation, buffers of libraries and of communication.
 
-On CPU everything is float32. On one device weights, gradients and AdamW's moments are bfloat16. On
-several, FSDP2 shards them and the teacher's, and accelerate keeps what is trained in float32; each
-micro-batch's gradients are summed into shards (`distil.distributed.shards.sum_in_shards`).
+What is trained is kept in float32, gradients and AdamW's moments with it; a GPU computes with
+copies in bfloat16 (autocast's; on several, FSDP2's, which shards the rest and the teacher's), and
+a model under LoRA is bfloat16. Each micro-batch's gradients are summed into FSDP2's shards
+(`distil.distributed.shards.sum_in_shards`).
 """
 
 from collections.abc import Sequence
@@ -93,7 +94,7 @@ def memory_parts(
     sharded, width = devices > 1, 4 if devices == 0 else 2
     shards = max(devices, 1)
     frozen = shape.parameters if recipe.model.lora.rank else 0
-    own = 4 if sharded else width  # bytes of a number that belongs to a trained parameter
+    own = 2 if devices == 1 and recipe.model.dtype == "bfloat16" and not frozen else 4
     tokens = recipe.train.micro_batch * (prompt_tokens + recipe.rollout.max_completion_length)
     parts = [
         Part(
@@ -105,11 +106,14 @@ def memory_parts(
         Part("gradients", own * shape.trained / shards, "one a trained parameter", "training"),
         Part("optimiser", 2 * own * shape.trained / shards, "AdamW: two a trained parameter"),
         _teacher(recipe, shape, own, devices),
-        _activations(recipe, shape, tokens, width),
+        _activations(recipe, shape, tokens, width, between=width if sharded or frozen else own),
         _output_layer(shape, devices, width, trained=not frozen),
         _kept(recipe, shards),
         _sampling(recipe, shape, shards, prompt_tokens, width, device_gib),
     ]
+    if devices == 1 and own > width:
+        why = "what a GPU computes with, of trained parameters"
+        parts.insert(1, Part("16-bit copies", width * shape.trained, why))
     if sharded:
         units = width * 2 * (shape.largest + shape.vocab * shape.hidden)
         units += own * min(shape.largest, shape.trained)
@@ -139,11 +143,14 @@ def _teacher(recipe: Recipe, shape: ModelShape, width: int, devices: int) -> Par
     return Part("teacher", 0, f"{kind}: no weights of its own")
 
 
-def _activations(recipe: Recipe, shape: ModelShape, tokens: int, width: int) -> Part:
-    """What the backward pass needs of one micro-batch."""
+def _activations(
+    recipe: Recipe, shape: ModelShape, tokens: int, width: int, *, between: int
+) -> Part:
+    """What the backward pass needs of one micro-batch. between: bytes of a number between layers,
+    float32 where an embedding is and autocast adds to it."""
     one_layer = ACTIVATION_BYTES * width / 2 * tokens * shape.hidden
     if recipe.train.gradient_checkpointing:
-        inputs = width * tokens * shape.hidden * shape.layers
+        inputs = between * tokens * shape.hidden * shape.layers
         return Part(
             "activations", inputs + one_layer, f"{tokens:,} tokens, layers' inputs kept", "training"
         )

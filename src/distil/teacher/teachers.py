@@ -14,7 +14,7 @@ teacher is shown (`distil.prompts.messages`), teachers behind a server (`distil.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +173,13 @@ class ShadowTeacher(WeightsTeacher):
             standing_in = exchanged(model, targets, self._shadow)
         else:
             standing_in = _pointed_at(targets, self._shadow)
-        with standing_in:
-            if isinstance(model, PeftModel):
-                with model.disable_adapter():
-                    yield
-            else:
+        adapters_off = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+        torch.clear_autocast_cache()  # it knows a weight by its place, not by what is there
+        try:
+            with standing_in, adapters_off:
                 yield
+        finally:
+            torch.clear_autocast_cache()
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:

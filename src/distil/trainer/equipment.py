@@ -25,6 +25,7 @@ from distil.trainer.callbacks import CheckpointCallback, MetricsFile, PartsBegin
 from distil.trainer.loggers import check_loggers
 from distil.trainer.probe import TeacherProbe, stop_ids
 from distil.trainer.rolloutlog import RolloutLog
+from distil.trainer.rounding import warn_of_lost_steps
 from distil.trainer.selfcritic import SelfCritic, make_critic
 from distil.trainer.toolset import check_tools
 from distil.trainer.training_args import DistILConfig, as_critique, as_objective, as_served
@@ -46,10 +47,12 @@ def check_elsewhere(args: DistILConfig, options: dict[str, Any]) -> None:
 
 
 def set_up_engines(trainer: Any) -> None:
-    """FSDP2 as this package needs it."""
+    """FSDP2 as this package needs it. Where nothing keeps float32 weights, steps may get lost."""
     if trainer.is_fsdp_enabled:
         set_up_sharding(trainer.accelerator.state.fsdp_plugin)
         sum_in_shards(trainer.accelerator)
+    elif not trainer.is_deepspeed_enabled:
+        warn_of_lost_steps(trainer.model.parameters(), trainer.args.learning_rate)
 
 
 def teacher_of(trainer: Any, cost: Cost | None) -> Teacher:

@@ -204,7 +204,9 @@ class DistILTrainer(GRPOTrainer):
         # gathers DeepSpeed's itself.
         elsewhere = self.use_vllm or self.is_deepspeed_enabled
         whole_model = nullcontext() if elsewhere else gathered(self.model)
-        with part("sampling"), whole_model:
+        # Around all of it: each token's pass would make its 16-bit copies of the weights anew.
+        computing = nullcontext() if elsewhere else self.accelerator.autocast()
+        with part("sampling"), whole_model, computing:
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]
         assert collected is not None

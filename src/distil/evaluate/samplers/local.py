@@ -13,7 +13,7 @@ import torch
 from distil.config import EvalConfig, Thinking
 from distil.distributed.shards import gathered
 from distil.evaluate.samplers import Sample, seed_of
-from distil.models import load_model, to_accelerator
+from distil.models import computing, frozen_dtype, load_model, to_accelerator
 from distil.prompts.encoder import check_thinking, template_options
 from distil.trainer.probe import UNCHANGED, stop_ids
 from distil.types import Prompt
@@ -21,7 +21,7 @@ from distil.types import Prompt
 
 def loaded(name: str, thinking: Thinking) -> tuple[Any, Any]:
     """Model and tokenizer, on the accelerator if there is one. Raises ModelError."""
-    model, tokenizer = load_model(name)
+    model, tokenizer = load_model(name, frozen_dtype())
     check_thinking(tokenizer, thinking, name)
     to_accelerator(model)
     return model, tokenizer
@@ -44,7 +44,7 @@ class LocalSampler:
         seed = seed_of(self._settings.seed, first) if first else self._settings.seed
         self._model.eval()
         try:
-            with gathered(self._model), torch.random.fork_rng():
+            with gathered(self._model), computing(self._model), torch.random.fork_rng():
                 torch.manual_seed(seed)
                 yield
         finally:
