@@ -1,5 +1,7 @@
 """The teacher's own answers: sampled, graded, compared with the student's, and made a gate."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from conftest import make_model
 from distil import Feedback
 from distil.errors import RecipeError
 from distil.objectives import better_teacher
-from distil.trainer.probe import group_rates, sample
+from distil.trainer.probe import group_rates, sample, stream_of_its_own
 from trainertoys import make_trainer
 
 NAN = float("nan")
@@ -110,3 +112,28 @@ def test_impossible_numbers_of_samples_are_refused(tmp_path: Path) -> None:
         make_trainer(tmp_path, teacher_gate=True)
     with pytest.raises(RecipeError, match="more than num_generations"):
         make_trainer(tmp_path, teacher_samples=5)
+
+
+def test_a_stream_of_its_own_begins_with_its_seed_and_changes_no_other() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    with stream_of_its_own(torch.device("cpu"), 7):
+        inside = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(3), inside)
+
+
+def test_on_a_machine_of_many_gpus_it_begins_work_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    @contextmanager
+    def fork(devices: Any, device_type: str) -> Iterator[None]:
+        asked.append((list(devices), device_type))
+        yield
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    for device in ("cuda:3", "cpu"):
+        with stream_of_its_own(torch.device(device), 7):
+            pass
+    assert asked == [([torch.device("cuda:3")], "cuda"), ([], "cuda")]

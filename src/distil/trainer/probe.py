@@ -4,7 +4,8 @@ A teacher that is right no more often than the student has nothing to teach, how
 is; and one that is wordier makes the student wordy. Left out: samplers other than transformers'.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,19 @@ class TeacherProbe:
         rates = group_rates(self.accelerator.gather(rewards), SUCCESS_REWARD, group_size)
         first = self.accelerator.process_index * len(rewards)
         return rates[first : first + len(rewards)]
+
+
+@contextmanager
+def stream_of_its_own(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers from this seed inside; the process's go on afterwards as if nothing had been.
+
+    Of the CPU and of one device alone: torch would begin work on every GPU of the machine.
+    """
+    devices = [] if device.type == "cpu" else [device]
+    kind = "cuda" if device.type == "cpu" else device.type
+    with torch.random.fork_rng(devices, device_type=kind):
+        torch.manual_seed(seed)
+        yield
 
 
 @torch.no_grad()

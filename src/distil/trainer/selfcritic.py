@@ -20,7 +20,7 @@ from distil.config import CritiqueConfig
 from distil.distributed.shards import gathered
 from distil.feedback.critics import Critic, Write
 from distil.feedback.judge import ask_judge
-from distil.trainer.probe import sample
+from distil.trainer.probe import sample, stream_of_its_own
 from distil.types import Message
 
 
@@ -57,12 +57,8 @@ class SelfCritic:
 
     def _sample(self, model: Any, prompts: list[list[int]], seed: str) -> list[list[int]]:
         stream = random.Random(f"critique/{seed}/{self.accelerator.process_index}")
-        device = self.accelerator.device
-        devices = [] if device.type == "cpu" else [device]
-        kind = "cuda" if device.type == "cpu" else device.type
-        random_state = torch.random.fork_rng(devices, device_type=kind)
-        with random_state, self.accelerator.autocast(), gathered(model):
-            torch.manual_seed(stream.getrandbits(63))
+        own = stream_of_its_own(self.accelerator.device, stream.getrandbits(63))
+        with own, self.accelerator.autocast(), gathered(model):
             return sample(
                 self.accelerator.unwrap_model(model), prompts, max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature, pad_token_id=self.pad_token_id,

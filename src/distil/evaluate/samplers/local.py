@@ -15,7 +15,7 @@ from distil.distributed.shards import gathered
 from distil.evaluate.samplers import Sample, seed_of
 from distil.models import computing, frozen_dtype, load_model, to_accelerator
 from distil.prompts.encoder import check_thinking, template_options
-from distil.trainer.probe import UNCHANGED, stop_ids
+from distil.trainer.probe import UNCHANGED, stop_ids, stream_of_its_own
 from distil.types import Prompt
 
 
@@ -44,8 +44,8 @@ class LocalSampler:
         seed = seed_of(self._settings.seed, first) if first else self._settings.seed
         self._model.eval()
         try:
-            with gathered(self._model), computing(self._model), torch.random.fork_rng():
-                torch.manual_seed(seed)
+            own = stream_of_its_own(self._model.device, seed)
+            with gathered(self._model), computing(self._model), own:
                 yield
         finally:
             self._model.train(training)
