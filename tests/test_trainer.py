@@ -13,7 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 from conftest import conversations, make_model
 from distil import DistILTrainer
 from distil.errors import RecipeError, RunError
-from trainertoys import by_length, lines, make_trainer
+from trainertoys import by_length, generation_batch, lines, make_trainer
 
 
 def test_the_seam_has_the_signatures_it_was_built_on() -> None:
@@ -83,6 +83,32 @@ def test_only_the_main_process_writes_what_was_sharded(
     monkeypatch.setattr(trainer, "_save", lambda folder, state_dict: written.append(folder))
     trainer.save_model(str(tmp_path / "model"))
     assert written == [str(tmp_path / "model")] * main
+
+
+def test_one_context_of_autocast_for_all_sampling_and_none_for_others_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or each token would convert all weights anew, and a reward model compute in 16 bits."""
+    found: dict[str, list[bool]] = {"sampling": [], "reward": [], "feedback": []}
+
+    def note(name: str) -> None:
+        found[name].append(torch.is_autocast_enabled("cpu"))
+
+    def reward(completions: list[Any], **columns: Any) -> list[float]:
+        note("reward")
+        return [float(i % 2) for i in range(len(completions))]
+
+    def feedback(completions: list[Any], **columns: Any) -> list[str]:
+        note("feedback")
+        return ["no"] * len(completions)
+
+    trainer = make_trainer(tmp_path, bf16=True, reward_funcs=reward, feedback_funcs=feedback)
+    generate = trainer.model.generate
+    monkeypatch.setattr(
+        trainer.model, "generate", lambda *a, **k: [note("sampling"), generate(*a, **k)][1]
+    )
+    generation_batch(trainer)
+    assert found == {"sampling": [True], "reward": [False], "feedback": [False]}
 
 
 def test_plain_text_prompts_work(tmp_path: Path) -> None:

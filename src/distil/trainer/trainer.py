@@ -169,7 +169,7 @@ class DistILTrainer(GRPOTrainer):
     ) -> Tensor:
         self._sampling_ended = time.perf_counter()
         try:
-            with part("grading"):
+            with part("grading"), self._as_trl_calls():
                 per_func = super()._calculate_rewards(
                     inputs, prompts, completions, completion_ids_list
                 )
@@ -182,21 +182,26 @@ class DistILTrainer(GRPOTrainer):
             ) from error  # fmt: skip
         refresh_corrections(self.feedback_funcs, from_main, self._sums[self._mode])
         own, first = len(prompts), self.accelerator.process_index * len(prompts)
-        self._collected = collect_feedback(
-            inputs, prompts, completions, completion_ids_list,
-            rewards=self._weighted_rewards(per_func)[first : first + own].tolist(),
-            feedback_funcs=self.feedback_funcs,
-            order=self.args.feedback_order,
-            combine=self.args.feedback_combine,
-            sibling_choice=self.args.sibling_choice,
-            seed=f"{self.args.seed}/{self.state.global_step}",
-            group_size=self._group_size,
-            gather=gather_object,
-            first=first,
-            environments=self.environments,
-            critic=self.critic if self._mode == "train" else None,
-        )  # fmt: skip
+        with self._as_trl_calls():
+            self._collected = collect_feedback(
+                inputs, prompts, completions, completion_ids_list,
+                rewards=self._weighted_rewards(per_func)[first : first + own].tolist(),
+                feedback_funcs=self.feedback_funcs,
+                order=self.args.feedback_order,
+                combine=self.args.feedback_combine,
+                sibling_choice=self.args.sibling_choice,
+                seed=f"{self.args.seed}/{self.state.global_step}",
+                group_size=self._group_size,
+                gather=gather_object,
+                first=first,
+                environments=self.environments,
+                critic=self.critic if self._mode == "train" else None,
+            )  # fmt: skip
         return per_func
+
+    def _as_trl_calls(self) -> Any:
+        """Context manager for others' functions: whatever they run computes in its own dtype."""
+        return torch.autocast(self.accelerator.device.type, enabled=False)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
