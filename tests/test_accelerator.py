@@ -42,6 +42,15 @@ def near(mine: Tensor, theirs: Tensor, share: float) -> bool:
     return bool((mine.double() - theirs.double()).norm() <= share * theirs.double().norm())
 
 
+def assert_same_weights(mine: list[Tensor], theirs: list[Tensor], device: str) -> None:
+    """To the bit on a CPU. A GPU adds up in no fixed order, and Adam's first steps are of a
+    gradient's sign alone: a few weights may take another one."""
+    if device == "cpu":
+        assert all(torch.equal(*pair) for pair in zip(mine, theirs, strict=True))
+    joined = (torch.cat([w.flatten() for w in side]) for side in (mine, theirs))
+    assert near(*joined, 5e-3)
+
+
 @on_each_device
 @pytest.mark.parametrize("kind", ["mixed", "alike"])
 def test_a_pass_without_padding_is_the_padded_one(device: str, kind: str) -> None:
@@ -120,12 +129,11 @@ def test_an_average_in_the_computers_memory_is_the_same(tmp_path: Path, device: 
         )  # fmt: skip
         trainer.train()
         found.append(weights(trainer))
-    torch.testing.assert_close(*found, rtol=0, atol=1e-5)
+    assert_same_weights(*found, device)
 
 
 @on_each_device
 def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path, device: str) -> None:
-    """To the bit on a CPU; a GPU adds up in no fixed order."""
     options: dict[str, Any] = {
         "max_steps": 4, "save_strategy": "steps", "save_steps": 2, "teacher": "ema",
         "teacher_ema_rate": 0.3,
@@ -135,8 +143,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path, device: str) -> None
     again = trainer_on(device, tmp_path / "run", **options)
     again.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-2"))
     assert again.state.global_step == 4
-    tolerance = 0.0 if device == "cpu" else 1e-4
-    torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=tolerance)
+    assert_same_weights(weights(again), weights(whole), device)
 
 
 OBJECTIVES = ["distil", "reverse_kl", "jensen_shannon", "distil+grpo", "sft"]
