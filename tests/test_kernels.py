@@ -308,3 +308,32 @@ def test_without_triton_plain_pytorch_is_used_and_the_reason_given(monkeypatch):
     monkeypatch.setattr(rows, "_has_triton", rows._has_triton.__wrapped__)
     with pytest.warns(UserWarning, match="triton is not installed"):
         assert not rows.uses_triton(torch.zeros(1))
+
+
+@pytest.mark.skipif(KERNELS, reason="kernels can be started")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler."),
+        subprocess.CalledProcessError(1, ["gcc", "main.c"]),
+        OSError("no such driver"),
+    ],
+)
+def test_where_kernels_cannot_be_started_plain_pytorch_is_used_and_the_reason_given(
+    monkeypatch, error
+):
+    def fail(kind):
+        assert kind == "cuda"
+        raise error
+
+    monkeypatch.setattr(rows, "_try_kernels", fail)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    with pytest.warns(UserWarning, match=r"can't start kernels \(.*(compiler|gcc|driver)"):
+        assert not rows._has_triton.__wrapped__("cuda")
+    monkeypatch.setattr(rows, "_try_kernels", lambda kind: None)
+    assert rows._has_triton.__wrapped__("cuda")
+
+
+@pytest.mark.skipif(not KERNELS, reason="no kernel can be started")
+def test_one_is_tried_first():
+    rows._try_kernels(DEVICE)

@@ -14,6 +14,7 @@ triton isn't installed, plain PyTorch on a few rows at a time. Left out: the pro
 
 import importlib.util
 import os
+import subprocess
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -39,20 +40,39 @@ MOST_IDS = 1024
 def uses_triton(x: Tensor) -> bool:
     """Whether the work on x is done by Triton kernels."""
     if x.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return _has_triton()
+        return _has_triton(x.device.type)
     return False
 
 
 @cache
-def _has_triton() -> bool:
-    found = importlib.util.find_spec("triton") is not None
-    if not found:
-        warnings.warn(
-            "triton is not installed, so the vocabulary's rows are worked on by plain PyTorch, "
-            "which is slower on a GPU: install the triton that belongs to this torch.",
-            stacklevel=2,
-        )
-    return found
+def _has_triton(kind: str) -> bool:
+    """Whether kernels can be started on this kind of device; warns once if not, with the reason."""
+    reason = "triton is not installed: install the one that belongs to this torch"
+    if importlib.util.find_spec("triton") is not None:
+        try:
+            if kind != "cpu":
+                _try_kernels(kind)
+            return True
+        except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+            reason = (
+                f"Triton can't start kernels ({error}): it needs a C compiler and Python's headers "
+                "(apt-get install gcc python3-dev)"
+            )
+    warnings.warn(
+        "The vocabulary's rows are worked on by plain PyTorch, which is slower on a GPU, since "
+        f"{reason}.",
+        stacklevel=2,
+    )
+    return False
+
+
+def _try_kernels(kind: str) -> None:
+    """Starts one: Triton then builds what starts them all."""
+    from distil.vocab import launches
+
+    x = torch.zeros(1, 2, device=kind)
+    ids = torch.zeros(1, 1, dtype=torch.long, device=kind)
+    launches.row_stats(x, ids, LogitForm.of(1.0, 1.0, None, None), with_entropy=False)
 
 
 def row_stats(
