@@ -56,7 +56,7 @@ def lay_out(batch: dict[str, Tensor]) -> FlatRow | None:
     if (scored & (batch["completion_mask"] == 0)).any():
         return None
     ends = (scored * torch.arange(1, scored.shape[1] + 1, device=device)).amax(1).tolist()
-    masks, completions = batch["prompt_mask"].tolist(), batch["completion_ids"].tolist()
+    masks, completions = batch["prompt_mask"].tolist(), batch["completion_ids"].cpu()
     prompts = [
         tuple(token for token, real in zip(ids, mask, strict=True) if real)
         for ids, mask in zip(batch["prompt_ids"].tolist(), masks, strict=True)
@@ -69,9 +69,10 @@ def lay_out(batch: dict[str, Tensor]) -> FlatRow | None:
         members[prompts[0][:1]] = []
     rows = [row for of in members.values() for row in of]
     owned = [len(of) for of in members.values()]
-    read = [completions[row][: ends[row] - 1] for row in rows]
-    ids = [token for part in (*members, *read) for token in part]
-    starts, positions, layout = _places([len(prompt) for prompt in members], owned, read, device)
+    read = [completions[row, : ends[row] - 1] for row in rows]
+    ids = torch.cat([*map(torch.tensor, members), *read])
+    lengths = [len(completion) for completion in read]
+    starts, positions, layout = _places([len(prompt) for prompt in members], owned, lengths, device)
     # Spread where nothing is scored: gradients that meet in one place are added one by one.
     predicts = torch.arange(scored.numel()).remainder(len(ids)).view(scored.shape)
     lasts = [start + len(prompt) - 1 for start, prompt in zip(starts, members, strict=False)]
@@ -79,38 +80,39 @@ def lay_out(batch: dict[str, Tensor]) -> FlatRow | None:
     for row, last, first in zip(rows, owners, starts[len(members) :], strict=True):
         predicts[row, 0] = last
         predicts[row, 1 : ends[row]] = torch.arange(first, first + ends[row] - 1)
-    return FlatRow(torch.tensor([ids], device=device), positions[None], layout, predicts.to(device))
+    return FlatRow(ids[None].to(device), positions[None], layout, predicts.to(device))
 
 
 def _places(
-    before: Sequence[int], owned: Sequence[int], read: Sequence[list[int]], device: torch.device
+    before: Sequence[int], owned: Sequence[int], read: Sequence[int], device: torch.device
 ) -> tuple[list[int], Tensor, Layout]:
     """(where each prompt and then each completion starts, positions, layout) of one row.
 
-    before: the prompts' lengths.
+    before, read: the prompts' lengths and those of completions. The mask is made on the device: it
+    is as large as a completion's length squared.
     """
-    lengths = [*before, *map(len, read)]
+    lengths = [*before, *read]
     starts = [0, *accumulate(lengths)][:-1]
     of = [count for count, times in zip(before, owned, strict=True) for _ in range(times)]
     offsets = [0] * len(before) + of
-    positions = [offset + i for offset, n in zip(offsets, lengths, strict=True) for i in range(n)]
+    positions = [torch.arange(o, o + n) for o, n in zip(offsets, lengths, strict=True)]
     prompts, prompt_real = _padded(starts[: len(before)], before)
-    completions, real = _padded(starts[len(before) :], list(map(len, read)))
+    completions, real = _padded(starts[len(before) :], read)
     most = completions.shape[1]
-    ends = torch.tensor(of[:1] if len(set(of)) == 1 else of, dtype=torch.long)
-    seen_before = torch.arange(prompts.shape[1]) < ends[:, None]
+    ends = torch.tensor(of[:1] if len(set(of)) == 1 else of, dtype=torch.long, device=device)
+    seen_before = torch.arange(prompts.shape[1], device=device) < ends[:, None]
     seen = torch.cat(
         [
             seen_before[:, None, None].expand(-1, 1, most, -1),
-            torch.ones(most, most, dtype=torch.bool).tril().expand(len(ends), 1, -1, -1),
+            torch.ones(most, most, dtype=torch.bool, device=device)
+            .tril()
+            .expand(len(ends), 1, -1, -1),
         ],
         -1,
     )
     back = torch.cat([prompt_real.flatten(), real.flatten()]).nonzero()[:, 0]
-    layout = Layout(
-        prompts.to(device), completions.to(device), tuple(owned), seen.to(device), back.to(device)
-    )
-    return starts, torch.tensor(positions, device=device), layout
+    layout = Layout(prompts.to(device), completions.to(device), tuple(owned), seen, back.to(device))
+    return starts, torch.cat(positions).to(device), layout
 
 
 def _padded(starts: Sequence[int], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
