@@ -305,7 +305,7 @@ def test_all_of_this_holds_for_the_kernels_on_a_gpu():
 def test_without_triton_plain_pytorch_is_used_and_the_reason_given(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.setattr(rows, "_has_triton", rows._has_triton.__wrapped__)
+    monkeypatch.setattr(rows, "kernels_start", rows.kernels_start.__wrapped__)
     with pytest.warns(UserWarning, match="triton is not installed"):
         assert not rows.uses_triton(torch.zeros(1))
 
@@ -329,9 +329,9 @@ def test_where_kernels_cannot_be_started_plain_pytorch_is_used_and_the_reason_gi
     monkeypatch.setattr(rows, "_try_kernels", fail)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     with pytest.warns(UserWarning, match=r"can't start kernels \(.*(compiler|gcc|driver)"):
-        assert not rows._has_triton.__wrapped__("cuda")
+        assert not rows.kernels_start.__wrapped__("cuda")
     monkeypatch.setattr(rows, "_try_kernels", lambda kind: None)
-    assert rows._has_triton.__wrapped__("cuda")
+    assert rows.kernels_start.__wrapped__("cuda")
 
 
 @pytest.mark.skipif(not KERNELS, reason="no kernel can be started")

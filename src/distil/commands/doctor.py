@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from distil.errors import ModelError
 from distil.models import EMBEDDED, cache_dir, embedded_file
 from distil.runs.folder import run_info
 from distil.sandbox.selftest import doctor_lines
+from distil.vocab.rows import kernels_start
 
 
 def doctor() -> int:
@@ -19,6 +21,7 @@ def doctor() -> int:
     _print("versions", ", ".join(f"{k} {v}" for k, v in info.versions.items()))
     _print("machine", f"{info.machine['system']}, {info.machine['cpus']} CPUs, {_memory()}")
     _print("device", _device())
+    _print("kernels", _kernels())
     _print("sampler", _sampler())
     embedded, sound = _embedded()
     _print("model", embedded)
@@ -36,7 +39,20 @@ def _device() -> str:
     if not torch.accelerator.is_available():
         return f"CPU only, {torch.get_num_threads()} threads, float32"
     kind = torch.accelerator.current_accelerator()
-    return f"{torch.accelerator.device_count()} x {kind}, bfloat16"
+    count = torch.accelerator.device_count()
+    each = "; one process each: accelerate launch" if count > 1 else ""
+    return f"{count} x {kind}, computing in bfloat16{each}"
+
+
+def _kernels() -> str:
+    """Who works on the vocabulary's rows."""
+    if not torch.cuda.is_available():
+        return "plain PyTorch; Triton's are for GPUs"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if kernels_start("cuda"):
+            return "Triton's, tried"
+    return str(told[-1].message) if told else "plain PyTorch"  # told once a process
 
 
 def _memory() -> str:

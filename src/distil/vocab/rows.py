@@ -40,12 +40,12 @@ MOST_IDS = 1024
 def uses_triton(x: Tensor) -> bool:
     """Whether the work on x is done by Triton kernels."""
     if x.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1":
-        return _has_triton(x.device.type)
+        return kernels_start(x.device.type)
     return False
 
 
 @cache
-def _has_triton(kind: str) -> bool:
+def kernels_start(kind: str) -> bool:
     """Whether kernels can be started on this kind of device; warns once if not, with the reason."""
     reason = "triton is not installed: install the one that belongs to this torch"
     if importlib.util.find_spec("triton") is not None:
