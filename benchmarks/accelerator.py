@@ -4,7 +4,8 @@
     python benchmarks/accelerator.py FOLDER --device cpu      # the same, small: tries the script
 
 Parts run one after the other, each in a process of its own with a limit, the most wanted first;
-what a part prints goes into FOLDER/PART.txt as it comes, so that nothing is lost if time is up.
+what a part prints goes into FOLDER/PART.txt as it comes, so that nothing is lost if time is up,
+and, once it has ended, into FOLDER/all.txt behind the others'.
 A part that fails is told and doesn't stop the others. It needs pytest and liger-kernel beside
 distil. Nothing is downloaded: the model is of Qwen3-0.6B's shape with random weights (`shapes.py`),
 its tokenizer the embedded model's, or that of the folder which is named.
@@ -85,6 +86,12 @@ def run(part: Part, file: Path, seconds: float) -> str:
     return f"{ended} in {time.perf_counter() - began:.0f} s"
 
 
+def tell(folder: Path, text: str) -> None:
+    print(text, flush=True)
+    with (folder / "all.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -103,17 +110,17 @@ def main() -> None:
         if wrong := set(args.only or []) - set(names):
             parser.error(f"There is no part {', '.join(sorted(wrong))}. Known: {', '.join(names)}")
         where = torch.cuda.get_device_name() if args.device == "cuda" else "CPU, sizes mean nothing"
-        print(f"{where}, torch {torch.__version__}, {args.minutes:g} minutes", flush=True)
+        tell(args.folder, f"{where}, torch {torch.__version__}, {args.minutes:g} minutes")
         for part in every:
             if args.only and part.name not in args.only and part.name != "model":
                 continue
             left = end - time.monotonic()
             if left < 5:
-                print(f"{part.name}: not begun, time is up", flush=True)
+                tell(args.folder, f"{part.name}: not begun, time is up")
                 continue
             file = args.folder / f"{part.name}.txt"
             ended = run(part, file, part.share * left)
-            print(f"{part.name}: {ended}\n{file.read_text(encoding='utf-8')}", flush=True)
+            tell(args.folder, f"{part.name}: {ended}\n{file.read_text(encoding='utf-8')}")
 
 
 if __name__ == "__main__":
