@@ -47,7 +47,7 @@ def parts(device: str, model: str, tokenizer: str | None) -> list[Part]:
         return (str(HERE / f"{name}.py"), *flags)
 
     def step(*flags: str) -> tuple[str, ...]:
-        size = ("--rollouts", "64", "--micro-batch", "8", "--steps", "4", "--rounds", "2")
+        size = ("--rollouts", "64", "--micro-batch", "8", "--steps", "6")
         if device == "cpu":
             size = ("--rollouts", "2", "--micro-batch", "2", "--tokens", "8", "--steps", "2")
         return script("step", "--device", device, "--model", model, *size, *flags)
@@ -104,6 +104,7 @@ def main() -> None:
         parser.error("torch sees no GPU. To try the script without one: --device cpu")
     end = time.monotonic() + 60 * args.minutes
     args.folder.mkdir(parents=True, exist_ok=True)
+    (args.folder / "all.txt").unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as model:
         every = parts(args.device, model, args.tokenizer)
         names = [part.name for part in every]
