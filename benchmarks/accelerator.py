@@ -43,6 +43,8 @@ def tests(*names: str) -> tuple[str, ...]:
 def parts(device: str, model: str, tokenizer: str | None) -> list[Part]:
     """In their order; on a CPU so small that they only show that they run."""
 
+    here = ("--device", device)
+
     def script(name: str, *flags: str) -> tuple[str, ...]:
         return (str(HERE / f"{name}.py"), *flags)
 
@@ -50,20 +52,18 @@ def parts(device: str, model: str, tokenizer: str | None) -> list[Part]:
         size = ("--rollouts", "64", "--micro-batch", "8", "--steps", "6")
         if device == "cpu":
             size = ("--rollouts", "2", "--micro-batch", "2", "--tokens", "8", "--steps", "2")
-        return script("step", "--device", device, "--model", model, *size, *flags)
+        return script("step", *here, "--model", model, *size, *flags)
 
     made = script("shapes", SHAPE, model, *(("--tokenizer", tokenizer) if tokenizer else ()))
-    cost = ("--device", device, "--model", model)
-    on_gpu = ("--device", "cuda") if device == "cuda" else ()
     return [
         Part("tests", tests("accelerator", "kernels"), 0.3),
-        Part("kernels", script("kernels", *on_gpu), 0.4),
+        Part("kernels", script("kernels", *here), 0.4),
         Part("model", made, 0.3),
         Part("step-unequal", step("--unequal"), 0.4),
         Part("step-canned", step("--canned"), 0.5),
         Part("step-unequal-padded", step("--unequal", "--padded"), 0.5),
-        Part("passcost", script("passcost", *cost), 0.3),
-        Part("scaling", script("scaling", *on_gpu, "--steps", "2"), 0.7),
+        Part("passcost", script("passcost", *here, "--model", model), 0.3),
+        Part("scaling", script("scaling", *here, "--steps", "2"), 0.7),
         Part("more-tests", tests("paddingfree", "fused", "vocab", "teacherpass"), 1.0),
     ]
 

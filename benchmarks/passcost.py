@@ -2,15 +2,14 @@
 
     python benchmarks/passcost.py [--device cuda] [--model FOLDER]
 
-The decoder alone, without a gradient, over one row of 1 to `--longest` tokens; the median of
-several turns. seconds = start + tokens * each, by least squares weighted so that every length
+The decoder alone, without a gradient, over one row of 1 to `--longest` tokens; lengths take turns,
+medians. seconds = start + tokens * each, by least squares weighted so that every length
 counts alike; start / each is the cost, beside what `distil.teacher.teacherpass` reckons with.
 Left out: shards, which are gathered for each pass.
 """
 
 import argparse
-import statistics
-import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,25 +18,12 @@ from distil.models import computing, load_model
 from distil.profiling.parts import peak_meter
 from distil.teacher import teacherpass
 from distil.vocab.hidden import base_model
-from measuring import table
+from measuring import table, turns
 
 
 def lengths(longest: int) -> list[int]:
     """1, then by fours up to `longest`."""
     return [1] + [n for n in (4**i for i in range(1, 10)) if n <= longest]
-
-
-def pass_seconds(base: Any, length: int, device: torch.device, repeats: int) -> float:
-    """The median of some passes over so many tokens."""
-    ids = torch.randint(1000, (1, length), device=device)
-    wait, spent = peak_meter(device), []
-    for _ in range(repeats + 1):
-        wait()
-        start = time.perf_counter()
-        base(ids, use_cache=False)
-        wait()
-        spent.append(time.perf_counter() - start)
-    return statistics.median(spent[1:])
 
 
 def fit(took: dict[int, float]) -> tuple[float, float]:
@@ -58,8 +44,16 @@ def main() -> None:
     model: Any = load_model(args.model)[0].to(device).eval()
     base = base_model(model)
     longest = args.longest or (256 if args.device == "cpu" else 4_096)
+    wait = peak_meter(device)
+
+    def one(ids: torch.Tensor) -> None:
+        base(ids, use_cache=False)
+        wait()
+
+    rows = {n: torch.randint(1000, (1, n), device=device) for n in lengths(longest)}
     with torch.no_grad(), computing(model):
-        took = {n: pass_seconds(base, n, device, args.repeats) for n in lengths(longest)}
+        passes = {str(n): partial(one, ids) for n, ids in rows.items()}
+        took = {int(n): s for n, s in turns(passes, args.repeats, wait)[0].items()}
     print(table(["tokens", "ms"], [[f"{n:,}", f"{1e3 * s:.2f}"] for n, s in took.items()]))
     start, each = fit(took)
     parameters = sum(p.numel() for p in model.parameters())

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from conftest import make_model
-from distil.trainer import sharedprompts
 from distil.trainer.paddingfree import flat_hidden, padded_hidden, prepare, works
 from test_paddingfree import laid_out, micro_batch
+from test_sharedprompts import trls_draws
 from trainertoys import (
     generation_batch,
     gradient,
@@ -25,6 +25,8 @@ from trainertoys import (
     rows_of,
     teacher_texts,
 )
+
+__all__ = ["trls_draws"]  # a fixture
 
 GPU = pytest.mark.skipif(torch.cuda.device_count() != 1, reason="it takes one GPU, no more")
 on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
@@ -107,10 +109,8 @@ def test_gradient_equals_the_plain_computation_on_a_cpu(
 
 
 @on_each_device
-def test_rollouts_of_shared_prompts_are_those_of_trls_own_path(
-    tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sharedprompts, "by_one_number", lambda c, _: {"generation_config": c})
+@pytest.mark.usefixtures("trls_draws")
+def test_rollouts_of_shared_prompts_are_those_of_trls_own_path(tmp_path: Path, device: str) -> None:
     plain, shared = (
         generation_batch(trainer_on(device, tmp_path / str(share), share_prompts=share))
         for share in (False, True)

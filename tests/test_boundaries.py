@@ -60,7 +60,7 @@ ALONE |= {
 LIGHT = {"errors", "types", "theory", "config", "figures", "recipe", "endpoint", "sandbox"}
 LIGHT |= {"feedback", "tasks", "data", "compare", "report", "cli"}
 LIGHT |= {"prompts.messages", "runs.folder", "runs.best", "evaluate.evalfile", "evaluate.regrade"}
-LIGHT |= {"commands.evalflags", "commands.flags", "profiling.account"}
+LIGHT |= {"commands.evalflags", "commands.flags", "profiling.account", "distributed.gpus"}
 HEAVY = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors"}
 
 

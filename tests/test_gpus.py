@@ -12,9 +12,10 @@ import torch
 
 from commandline import RECIPES
 from distil.cli import main
-from distil.compare import gpus, runner
-from distil.compare.gpus import SharedGpus, named
+from distil.compare import runner
 from distil.compare.runner import Processes
+from distil.distributed import gpus
+from distil.distributed.gpus import SharedGpus, named
 from distil.distributed.processes import check_one_gpu
 from distil.errors import TrainingError
 from trainertoys import make_trainer
@@ -77,7 +78,7 @@ def test_a_trainer_is_refused_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_trainings_are_spread_over_them() -> None:
-    shared = SharedGpus(["5", "3"])
+    shared = SharedGpus(lambda: ["5", "3"])
     with shared.lent() as first, shared.lent() as second:
         assert (first, second) == (
             {"CUDA_VISIBLE_DEVICES": "5"},
@@ -87,7 +88,7 @@ def test_trainings_are_spread_over_them() -> None:
             assert third == first
     with shared.lent() as again:
         assert again == first
-    with SharedGpus([]).lent() as nothing:
+    with SharedGpus(list).lent() as nothing:
         assert nothing == {}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import make_model
+from conftest import make_model, make_tokenizer
 from distil.commands.setup import kept_in
 from distil.config import LoraSettings, Recipe
 from distil.models import computing, load_model
@@ -87,8 +87,6 @@ def test_what_a_recipe_keeps_its_weights_in(
 
 
 def test_a_loaded_model_can_be_trained_and_a_cpu_computes_in_what_it_has(tmp_path: Path) -> None:
-    from conftest import make_tokenizer
-
     make_model().bfloat16().save_pretrained(tmp_path)
     make_tokenizer().save_pretrained(tmp_path)
     model, _ = load_model(str(tmp_path))

@@ -3,9 +3,8 @@
     suite.py     reads and checks a suite          merge.py     lays changes over a recipe
     plan.py      the runs that it needs            figure.py    the figure
     runner.py    trains, resumable                 progress.py  a line a run, and the time left
-    gpus.py      one GPU for each run              curves.py    reads a run's folder
-    results.py   puts runs together                stats.py     t-intervals, choice of a rate
-    report.py    table, notes, settings, JSON
+    curves.py    reads a run's folder              stats.py     t-intervals, choice of a rate
+    results.py   puts runs together                report.py    table, notes, settings, JSON
 
 First every rate of the grid on the tuning seeds (other problems), then each contender at its best
 rate on the judged seeds. Left out: comparing on several machines, and choosing anything but a rate.

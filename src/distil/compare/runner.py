@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from distil.compare.curves import read_curve
-from distil.compare.gpus import SharedGpus, visible
 from distil.compare.plan import Outcome, Run
+from distil.distributed.gpus import SharedGpus
 from distil.errors import RunError, SuiteError
 
 STOPPED = 130
@@ -50,7 +50,7 @@ class Processes:
         self._environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if threads is not None:
             self._environment["OMP_NUM_THREADS"] = str(threads)
-        self._gpus = SharedGpus(visible())
+        self._gpus = SharedGpus()
         self._alive: set[subprocess.Popen[bytes]] = set()
         self._guard = threading.Lock()
         self._stopping = False
@@ -59,21 +59,31 @@ class Processes:
         """Runs `distil train` on one GPU, if there are any; its output is appended to the log."""
         command = [sys.executable, "-m", "distil.cli", "train", str(run.recipe_file)]
         command += ["--train.output-dir", str(run.folder), *(["--resume"] if resume else [])]
-        with run.log.open("ab") as log, self._gpus.lent() as gpu:
+        with run.log.open("ab") as log:
             if not self._claim(log, run):
                 return STOPPED
-            with self._guard:  # no process starts after interrupt() has gone round
-                if self._stopping:
+            with self._gpus.lent() as gpu:
+                process = self._begin(command, log, gpu)
+                if process is None:
                     return STOPPED
-                process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                    env=self._environment | gpu, start_new_session=True,
-                )  # fmt: skip
-                self._alive.add(process)
-            status = process.wait()
+                status = process.wait()
         with self._guard:
             self._alive.discard(process)
         return STOPPED if self._stopping and status else status
+
+    def _begin(
+        self, command: Sequence[str], log: IO[bytes], gpu: Mapping[str, str]
+    ) -> subprocess.Popen[bytes] | None:
+        """Starts it; None after interrupt() has gone round."""
+        with self._guard:
+            if self._stopping:
+                return None
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env={**self._environment, **gpu}, start_new_session=True,
+            )  # fmt: skip
+            self._alive.add(process)
+            return process
 
     def interrupt(self) -> None:
         """Ctrl-C for each process: the first saves and stops it, a second stops it at once."""

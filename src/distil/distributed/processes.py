@@ -20,6 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import distributed
 
+from distil.distributed.gpus import VISIBLE, named
 from distil.errors import TrainingError
 
 T = TypeVar("T")
@@ -57,13 +58,12 @@ def check_one_gpu(count: int) -> None:
     than were asked for, and losses over a whole batch that no replica sees.
     """
     if processes() == 1 and count > 1:
-        first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
         raise TrainingError(
             f"{count} GPUs are visible to one process, and transformers would spread each "
             "micro-batch over them (DataParallel), which changes the batch and the losses. Start "
             f"one process a GPU: accelerate launch --multi_gpu --num_processes {count} -m "
             "distil.cli train RECIPE; or name one GPU: "
-            f"CUDA_VISIBLE_DEVICES={first} distil train RECIPE."
+            f"{VISIBLE}={named(1)[0]} distil train RECIPE."
         )
 
 

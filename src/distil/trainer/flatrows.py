@@ -101,12 +101,11 @@ def _places(
     most = completions.shape[1]
     ends = torch.tensor(of[:1] if len(set(of)) == 1 else of, dtype=torch.long, device=device)
     seen_before = torch.arange(prompts.shape[1], device=device) < ends[:, None]
+    earlier = torch.ones(most, most, dtype=torch.bool, device=device).tril()
     seen = torch.cat(
         [
             seen_before[:, None, None].expand(-1, 1, most, -1),
-            torch.ones(most, most, dtype=torch.bool, device=device)
-            .tril()
-            .expand(len(ends), 1, -1, -1),
+            earlier.expand(len(ends), 1, -1, -1),
         ],
         -1,
     )

@@ -72,7 +72,7 @@ class TeacherProbe:
 
     def _write(self, model: Any, prompts: dict[int, list[int]]) -> dict[int, list[int]]:
         """The teacher's completion for each of these rows' prompts."""
-        with self.accelerator.autocast(), self.teacher.scoring(model), gathered(model):
+        with self.teacher.scoring(model), sampled_from(self.accelerator, model):
             if not prompts:
                 return {}
             written = sample(
@@ -87,6 +87,16 @@ class TeacherProbe:
         rates = group_rates(self.accelerator.gather(rewards), SUCCESS_REWARD, group_size)
         first = self.accelerator.process_index * len(rewards)
         return rates[first : first + len(rewards)]
+
+
+@contextmanager
+def sampled_from(accelerator: Accelerator, model: Any) -> Iterator[None]:
+    """Around all that is sampled from a model: its shards gathered, and autocast begun once.
+
+    Each token's pass would make its 16-bit copies of the weights anew.
+    """
+    with accelerator.autocast(), gathered(model):
+        yield
 
 
 @contextmanager

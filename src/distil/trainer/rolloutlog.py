@@ -13,12 +13,14 @@ it was compared on).
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from distil.distributed.processes import ended_elsewhere
 from distil.errors import FeedbackError
 from distil.feedback.correctionfile import problem_key
 from distil.runs.folder import OLD_ROLLOUTS_FILE, ROLLOUTS_FILE, append_lines, write_text
@@ -133,6 +135,23 @@ def rollout_records(
             }
         )
     return records
+
+
+@contextmanager
+def grading_told(
+    folder: str | Path,
+    step: int,
+    prompts: Sequence[Prompt],
+    completions: Sequence[Any],
+    process: int,
+) -> Iterator[None]:
+    """Around TRL's grading of a step's rollouts: what fails there is raised as a FeedbackError."""
+    try:
+        yield
+    except Exception as error:
+        if ended_elsewhere(error):
+            raise
+        raise grading_failed(error, folder, step, prompts, completions, process) from error
 
 
 def grading_failed(

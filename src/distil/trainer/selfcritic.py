@@ -17,10 +17,9 @@ import torch
 from accelerate import Accelerator
 
 from distil.config import CritiqueConfig
-from distil.distributed.shards import gathered
 from distil.feedback.critics import Critic, Write
 from distil.feedback.judge import ask_judge
-from distil.trainer.probe import sample, stream_of_its_own
+from distil.trainer.probe import sample, sampled_from, stream_of_its_own
 from distil.types import Message
 
 
@@ -58,7 +57,7 @@ class SelfCritic:
     def _sample(self, model: Any, prompts: list[list[int]], seed: str) -> list[list[int]]:
         stream = random.Random(f"critique/{seed}/{self.accelerator.process_index}")
         own = stream_of_its_own(self.accelerator.device, stream.getrandbits(63))
-        with own, self.accelerator.autocast(), gathered(model):
+        with own, sampled_from(self.accelerator, model):
             return sample(
                 self.accelerator.unwrap_model(model), prompts, max_new_tokens=self.max_new_tokens,
                 temperature=self.temperature, pad_token_id=self.pad_token_id,

@@ -25,8 +25,8 @@ from trl import GRPOTrainer
 
 from distil.distributed import zero3
 from distil.distributed.metrics import MetricSums
-from distil.distributed.processes import ended_elsewhere, from_main
-from distil.distributed.shards import by_fsdp2, gathered, in_dtype
+from distil.distributed.processes import from_main
+from distil.distributed.shards import by_fsdp2, in_dtype
 from distil.feedback.tools import tool_traces
 from distil.profiling.parts import count, part, turn
 from distil.prompts.encoder import Encoder
@@ -58,7 +58,8 @@ from distil.trainer.equipment import (
     teacher_of,
 )
 from distil.trainer.paddingfree import prepare
-from distil.trainer.rolloutlog import grading_failed, rollout_records
+from distil.trainer.probe import sampled_from
+from distil.trainer.rolloutlog import grading_told, rollout_records
 from distil.trainer.sharedprompts import check_can_share, with_shared_prompts
 from distil.trainer.toolset import guarded
 from distil.trainer.training_args import DistILConfig, as_objective, checked_arguments
@@ -168,21 +169,18 @@ class DistILTrainer(GRPOTrainer):
         self, inputs: list[dict[str, Any]], prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Tensor:
         self._sampling_ended = time.perf_counter()
-        try:
-            with part("grading"), self._as_trl_calls():
+        own, first = len(prompts), self.accelerator.process_index * len(prompts)
+        told = grading_told(
+            self.args.output_dir, self.state.global_step + 1, prompts, completions,
+            self.accelerator.process_index,
+        )  # fmt: skip
+        # Others' functions compute in their own dtype, though sampling's autocast is around them.
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            with part("grading"), told:
                 per_func = super()._calculate_rewards(
                     inputs, prompts, completions, completion_ids_list
                 )
-        except Exception as error:
-            if ended_elsewhere(error):
-                raise
-            raise grading_failed(
-                error, self.args.output_dir, self.state.global_step + 1, prompts, completions,
-                self.accelerator.process_index,
-            ) from error  # fmt: skip
-        refresh_corrections(self.feedback_funcs, from_main, self._sums[self._mode])
-        own, first = len(prompts), self.accelerator.process_index * len(prompts)
-        with self._as_trl_calls():
+            refresh_corrections(self.feedback_funcs, from_main, self._sums[self._mode])
             self._collected = collect_feedback(
                 inputs, prompts, completions, completion_ids_list,
                 rewards=self._weighted_rewards(per_func)[first : first + own].tolist(),
@@ -199,19 +197,13 @@ class DistILTrainer(GRPOTrainer):
             )  # fmt: skip
         return per_func
 
-    def _as_trl_calls(self) -> Any:
-        """Context manager for others' functions: whatever they run computes in its own dtype."""
-        return torch.autocast(self.accelerator.device.type, enabled=False)
-
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
         # vLLM has weights of its own; transformers samples from the model, shards or not. TRL
         # gathers DeepSpeed's itself.
         elsewhere = self.use_vllm or self.is_deepspeed_enabled
-        whole_model = nullcontext() if elsewhere else gathered(self.model)
-        # Around all of it: each token's pass would make its 16-bit copies of the weights anew.
-        computing = nullcontext() if elsewhere else self.accelerator.autocast()
-        with part("sampling"), whole_model, computing:
+        sampling = nullcontext() if elsewhere else sampled_from(self.accelerator, self.model)
+        with part("sampling"), sampling:
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]
         assert collected is not None

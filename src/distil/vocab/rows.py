@@ -9,7 +9,7 @@ in memory), and works on the logits over the temperature, y = form.forward_(x), 
 
 Sums run in float32 (float64 for float64), whatever x's dtype. On a GPU they are Triton kernels
 (`launches`), as on a CPU under Triton's interpreter (TRITON_INTERPRET=1); elsewhere, and where
-triton isn't installed, plain PyTorch on a few rows at a time. Left out: the products themselves.
+no kernel can be started, plain PyTorch on a few rows at a time. Left out: the products themselves.
 """
 
 import importlib.util

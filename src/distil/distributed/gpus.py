@@ -1,4 +1,4 @@
-"""Which GPU each of the runs that are compared trains on: one, the least used.
+"""The GPUs by name, and one for each of several runs: the least used. Loads without torch.
 
 Left out: which process gets which GPU within one run, which is accelerate's.
 """
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -34,22 +34,25 @@ def named(number: int) -> list[str]:
 class SharedGpus:
     """Gives each run one GPU: that with the fewest of them. Nothing where there is none."""
 
-    def __init__(self, names: list[str]) -> None:
-        """names: as CUDA_VISIBLE_DEVICES takes them."""
-        self._runs = Counter(dict.fromkeys(names, 0))
+    def __init__(self, names: Callable[[], Sequence[str]] = visible) -> None:
+        """names: as CUDA_VISIBLE_DEVICES takes them; asked when the first run begins."""
+        self._names = names
+        self._runs: Counter[str] | None = None
         self._guard = threading.Lock()
 
     @contextmanager
     def lent(self) -> Iterator[dict[str, str]]:
         """What a run's environment needs beside this process's own."""
-        if not self._runs:
-            yield {}
-            return
         with self._guard:
-            name = min(self._runs, key=self._runs.__getitem__)
-            self._runs[name] += 1
+            if self._runs is None:
+                self._runs = Counter(dict.fromkeys(self._names(), 0))
+            runs = self._runs
+            name = min(runs, key=runs.__getitem__, default=None)
+            if name is not None:
+                runs[name] += 1
         try:
-            yield {VISIBLE: name}
+            yield {} if name is None else {VISIBLE: name}
         finally:
-            with self._guard:
-                self._runs[name] -= 1
+            if name is not None:
+                with self._guard:
+                    runs[name] -= 1
