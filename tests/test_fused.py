@@ -250,6 +250,32 @@ def test_the_baseline_follows_its_group_wherever_the_rows_lie():
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_look_sees_each_chunks_logits_before_the_gradient_takes_their_place(form, grad):
+    x = case()
+    seen = torch.full((ROWS, LENGTH, VOCAB), torch.nan, dtype=torch.float64)
+
+    def look(chunk, product, form):
+        seen[chunk.rows, chunk.columns] = form.forward_(product.clone())
+
+    def summed(chunk, logps, entropy):
+        return logps.sum()
+
+    with torch.set_grad_enabled(grad):
+        loss = fused_loss(
+            x.hidden, x.weight, x.support, x.mask, summed, look=look, bias=x.bias, chunk=5, **form
+        )
+    logits = form.get("logit_scale", 1.0) * (x.hidden @ x.weight.T + x.bias)
+    if cap := form.get("softcap"):
+        logits = cap * torch.tanh(logits / cap)
+    logits = (logits / form.get("temperature", 1.0)).detach()
+    scored = x.mask > 0
+    torch.testing.assert_close(seen[scored], logits[scored], rtol=1e-12, atol=1e-12)
+    assert seen[~scored].isnan().all()
+    assert loss.requires_grad == grad
+
+
 def test_wrong_shapes_are_refused_before_any_product():
     x = case()
 

@@ -66,12 +66,16 @@ def check_the_same(trainer: Any, monkeypatch: pytest.MonkeyPatch, change: Any = 
         change(batch)
     assert takes_one_pass(trainer.objective, batch)
     share = trainer._share
-    scores, got = trainer.builder.loss(trainer.model, batch, share)
+    look = [5, 1]
+    scores, got = trainer.builder.loss(trainer.model, batch, share, look)
     assert len(calls) > 2
-    expected_scores = trainer.builder.score_student(trainer.model, batch)
+    expected_scores = trainer.builder.score_student(trainer.model, batch, look)
     expected = assemble(trainer.objective, expected_scores, batch, share=share)
     for name in ("cost", "sampled_logps", "entropy", "agreement"):
         close(getattr(scores, name), getattr(expected_scores, name))
+    assert (scores.choices.logps < 0).any(-1).sum() == (batch["scored"][look] > 0).sum() > 2
+    assert torch.equal(scores.choices.ids, expected_scores.choices.ids)
+    close(scores.choices.logps, expected_scores.choices.logps)
     for name in ("loss", "credit", "ratio", "cost"):
         close(getattr(got, name), getattr(expected, name))
     own = gradient(trainer, [batch]).clone()

@@ -18,7 +18,7 @@ from distil.config import ObjectiveConfig
 from distil.objectives.costs import Cost
 from distil.profiling import parts
 from distil.trainer.assembly import Assembled, assemble
-from distil.trainer.scoring import StudentScores, choices, student_hidden
+from distil.trainer.scoring import LookForChoices, StudentScores, student_hidden
 from distil.vocab import Chunk, fused_loss
 from distil.vocab.output_layer import output_layer
 
@@ -51,8 +51,9 @@ def one_pass_loss(
     layer = output_layer(base)
     wanted = torch.cat([batch["support_ids"], batch["completion_ids"][..., None]], -1)
     slices = _Slices(objective, cost, batch, share)
+    looking = LookForChoices(layer, batch["scored"], look) if look else None
     loss = fused_loss(
-        hidden, layer.weight, wanted, batch["scored"], slices.loss_of,
+        hidden, layer.weight, wanted, batch["scored"], slices.loss_of, look=looking,
         **layer.form(temperature),
     )  # fmt: skip
     parts.count(batch["scored"], "output layer")
@@ -60,7 +61,7 @@ def one_pass_loss(
     parts.at_gradient(hidden, "backward")
     scores = StudentScores(
         slices.cost, slices.sampled_logps, slices.entropy, slices.agreement, slices.variance,
-        choices(hidden, layer, batch["scored"], look, temperature),
+        None if looking is None else looking.found,
     )  # fmt: skip
     return scores, Assembled(loss, slices.credit, slices.ratio, slices.weighted_cost)
 

@@ -17,8 +17,10 @@ from distil.objectives import compare, sampling_variance
 from distil.profiling import parts
 from distil.trainer.flatrows import lay_out
 from distil.trainer.paddingfree import flat_hidden, padded_hidden, works
-from distil.vocab import gather_logps, gather_logps_and_entropy, topk_logps
+from distil.vocab import Chunk, gather_logps, gather_logps_and_entropy, topk_logps
+from distil.vocab.logits import LogitForm, wide_dtype
 from distil.vocab.output_layer import OutputLayer, output_layer
+from distil.vocab.rows import top_k
 
 CHOICES = 5
 """How many of a model's likeliest tokens are kept for a person to look at."""
@@ -30,6 +32,13 @@ class Choices:
 
     ids: Int[Tensor, "rows seq choices"]
     logps: Float[Tensor, "rows seq choices"]
+
+    @staticmethod
+    def nothing_yet(layer: OutputLayer, rows: int, length: int) -> "Choices":
+        """Zeros, to be filled in; CHOICES a token, or all of a smaller vocabulary."""
+        shape = rows, length, min(CHOICES, len(layer.weight))
+        logps = layer.weight.new_zeros(shape, dtype=wide_dtype(layer.weight.dtype))
+        return Choices(torch.zeros_like(logps, dtype=torch.int64), logps)
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,6 @@ def score_student(
     )
 
 
-@torch.no_grad()
 def choices(
     hidden: Float[Tensor, "batch seq hidden"],
     layer: OutputLayer,
@@ -107,14 +115,34 @@ def choices(
     """The CHOICES likeliest tokens at the scored tokens of some rows; None for no rows."""
     if not rows:
         return None
-    chosen = list(rows)
-    wanted = scored[chosen] > 0
-    k = min(CHOICES, layer.weight.shape[0])
-    found = topk_logps(hidden[chosen][wanted], layer.weight, k, **layer.form(temperature))
-    logps = found[0].new_zeros(*wanted.shape, k)
-    ids = found[1].new_zeros(*wanted.shape, k)
-    logps[wanted], ids[wanted] = found
-    return Choices(ids, logps)
+    found = Choices.nothing_yet(layer, len(rows), scored.shape[1])
+    where = scored[list(rows)] > 0
+    k = found.ids.shape[-1]
+    found.logps[where], found.ids[where] = topk_logps(
+        hidden[list(rows)][where], layer.weight, k, **layer.form(temperature)
+    )
+    return found
+
+
+class LookForChoices:
+    """The same, read from the chunks of a one-pass loss as they pass (its `look`): no product more.
+
+    rows: at least one.
+    """
+
+    def __init__(self, layer: OutputLayer, scored: Int[Tensor, "batch seq"], rows: Sequence[int]):
+        self.found = Choices.nothing_yet(layer, len(rows), scored.shape[1])
+        self._place = torch.full((len(scored),), -1, device=scored.device)
+        self._place[list(rows)] = torch.arange(len(rows), device=scored.device)
+
+    def __call__(self, chunk: Chunk, product: Tensor, form: LogitForm) -> None:
+        """Fills in `found` for the chunk's tokens that lie in these rows."""
+        place = self._place[chunk.rows]
+        (here,) = (place >= 0).nonzero(as_tuple=True)
+        k = self.found.ids.shape[-1]
+        logps, ids, _, _ = top_k(product[here], k, form, with_entropy=False)
+        self.found.logps[place[here], chunk.columns[here]] = logps
+        self.found.ids[place[here], chunk.columns[here]] = ids
 
 
 def student_topk(

@@ -91,6 +91,10 @@ LossOfChunk = Callable[[Chunk, Tensor, Tensor | None], Tensor]
 """(chunk, log-probabilities [tokens, support], entropy [tokens] or None) -> a scalar that is
 differentiable in the log-probabilities. Entropies carry no gradient."""
 
+LookAtChunk = Callable[[Chunk, Tensor, LogitForm], None]
+"""(chunk, its product [tokens, vocab], what makes logits of it), to be read and not kept: the same
+memory holds the chunk's gradient next."""
+
 
 def fused_loss(
     hidden: Float[Tensor, "batch seq hidden"],
@@ -100,6 +104,7 @@ def fused_loss(
     loss_of_chunk: LossOfChunk,
     *,
     with_entropy: bool = True,
+    look: LookAtChunk | None = None,
     bias: Float[Tensor, " vocab"] | None = None,
     temperature: float = 1.0,
     logit_scale: float = 1.0,
@@ -114,7 +119,9 @@ def fused_loss(
     in value and in the gradients of hidden, weight and bias, as long as a chunk treats what it
     knows of other chunks as constants. `loss_of_chunk` is called once a chunk, in order, also
     without gradient. with_entropy: whether it's told entropies (on a CPU they double the reading
-    of the rows). `chunk`: at most so many tokens at a time, but a column's always together.
+    of the rows). look: is shown every chunk's product, as `distil.vocab.rows` takes it, for what
+    else is to be read there. `chunk`: at most so many tokens at a time, but a column's always
+    together.
     A loss without scored tokens is 0 with zero gradients. Raises ValueError if shapes or ids don't
     fit; RuntimeError if one loss is sent backward twice.
     """
@@ -126,7 +133,7 @@ def fused_loss(
     chunks = last_to_first(scored, most)
     apply: Any = _FusedLoss.apply
     wants = torch.is_grad_enabled(), with_entropy
-    return apply(hidden, weight, bias, ids, chunks, loss_of_chunk, form, *wants)
+    return apply(hidden, weight, bias, ids, chunks, loss_of_chunk, look, form, *wants)
 
 
 def fused_distil_loss(
@@ -200,6 +207,7 @@ class _FusedLoss(torch.autograd.Function):
         ids: Tensor,
         chunks: Sequence[Chunk],
         loss_of_chunk: LossOfChunk,
+        look: LookAtChunk | None,
         form: LogitForm,
         with_gradient: bool,
         with_entropy: bool,
@@ -214,6 +222,8 @@ class _FusedLoss(torch.autograd.Function):
             lse, logps, entropy = row_stats(product, here, form, with_entropy=with_entropy)
             loss, grad = _with_gradient(loss_of_chunk, chunk, logps, entropy)
             total += loss
+            if look is not None:
+                look(chunk, product, form)
             if not any(wanted):
                 continue
             signed_target_(product, lse, here, grad, form)
@@ -234,7 +244,7 @@ class _FusedLoss(torch.autograd.Function):
                 "loss again, or add losses up and send their sum backward once."
             )
         gradients, ctx.gradients = ctx.gradients, None
-        return (*(None if g is None else g.mul_(grad) for g in gradients), *[None] * 6)
+        return (*(None if g is None else g.mul_(grad) for g in gradients), *[None] * 7)
 
 
 def _products(
