@@ -77,7 +77,6 @@ def settings(args: argparse.Namespace, folder: str) -> dict[str, Any]:
         "gradient_accumulation_steps": accumulated,
         "num_generations": args.rollouts,
         "max_completion_length": args.tokens,
-        "generation_kwargs": {"min_new_tokens": args.tokens},
         "max_steps": args.steps,
         "learning_rate": 1e-6,
         "logging_steps": 1,
@@ -147,6 +146,7 @@ def run_here(args: argparse.Namespace) -> None:
     loaded = meter() or 0
     with tempfile.TemporaryDirectory() as folder:
         trainer = SIDES[args.side](args, model, tokenizer, folder)
+        trainer.generation_config.min_new_tokens = args.tokens
         profile = ProfileCallback(folder, now=CLOCKS[args.busy])
         trainer.add_callback(profile)
         trainer.remove_callback(PrinterCallback)

@@ -224,6 +224,10 @@ def test_all_faults_are_told_at_once() -> None:
         {"objective": "distil", "top_p": 0.9},
         {"objective": "distil", "min_p": 0.1},
         {"objective": "distil", "repetition_penalty": 1.1},
+        {"objective": "distil", "generation_kwargs": {"typical_p": 0.9}},
+        {"objective": "distil", "generation_kwargs": {"min_new_tokens": 4}},
+        {"objective": "forward_kl", "generation_kwargs": {"temperature": 0.5}},
+        {"objective": "distil", "num_generations": 1, "per_device_train_batch_size": 1},
         {"objective": "grpo", "num_generations": 1},
         {"objective": {"prompt_weight": "pass_rate"}, "num_generations": 1},
         {"objective": {"replay_batches": -1}},
@@ -234,6 +238,30 @@ def test_all_faults_are_told_at_once() -> None:
 def test_the_trainers_arguments_are_refused_alike(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
         DistILConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", **options)
+
+
+@pytest.mark.parametrize(("rows", "accumulated"), [(1, 3), (3, 1), (3, 5), (2, 1), (8, 2), (1, 7)])
+def test_one_generation_a_prompt_goes_with_any_number_of_rollouts(
+    tmp_path: Path, rows: int, accumulated: int
+) -> None:
+    args = DistILConfig(
+        str(tmp_path), use_cpu=True, bf16=False, report_to="none", num_generations=1,
+        per_device_train_batch_size=rows, gradient_accumulation_steps=accumulated,
+    )  # fmt: skip
+    assert args.num_generations == 1
+
+
+def test_what_changes_no_policy_may_be_said(tmp_path: Path) -> None:
+    same = {"typical_p": 1.0, "min_p": None, "top_k": 0, "temperature": 0.7, "use_cache": True}
+    args = DistILConfig(
+        str(tmp_path), use_cpu=True, bf16=False, report_to="none", temperature=0.7,
+        generation_kwargs=same,
+    )  # fmt: skip
+    assert args.generation_kwargs == same
+    DistILConfig(
+        str(tmp_path), use_cpu=True, bf16=False, report_to="none", objective="forward_kl",
+        generation_kwargs={"min_p": 0.1},
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- one's own divergence

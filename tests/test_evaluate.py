@@ -127,6 +127,9 @@ class Scripted:
         self.generation_config = SimpleNamespace(eos_token_id=ends)
         self.asked: dict[str, Any] = {}
 
+    def modules(self) -> list[Any]:
+        return [self]
+
     def generate(self, *, input_ids: Tensor, **options: Any) -> Tensor:
         self.asked = {"input_ids": input_ids, **options}
         return torch.cat([input_ids, self._script], dim=1)
@@ -191,8 +194,9 @@ def test_the_settings_reach_the_sampler(tokenizer: Any) -> None:
 def test_what_a_models_files_say_of_sampling_changes_nothing(model: Any, tokenizer: Any) -> None:
     """Qwen2.5's bring a repetition penalty, which neither training nor vLLM's sampler has."""
     plain = sample(model, tokenizer)
-    model.generation_config.update(repetition_penalty=50.0, min_p=0.9)
+    model.generation_config.update(repetition_penalty=50.0, min_p=0.9, typical_p=0.1)
     assert sample(model, tokenizer) == plain
+    assert model.generation_config.typical_p == 0.1
 
 
 def test_the_template_is_told_whether_to_think(tokenizer: Any) -> None:

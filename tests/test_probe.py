@@ -12,7 +12,7 @@ from conftest import make_model
 from distil import Feedback
 from distil.errors import RecipeError
 from distil.objectives import better_teacher
-from distil.trainer.probe import group_rates, sample, stream_of_its_own
+from distil.trainer.probe import chosen_rows, group_rates, sample, stream_of_its_own
 from trainertoys import make_trainer
 
 NAN = float("nan")
@@ -29,18 +29,6 @@ def test_a_teacher_counts_where_it_is_better_or_unknown() -> None:
     teacher = torch.tensor([0.5, 0.5, 0.5, NAN, 1.0])
     student = torch.tensor([0.4, 0.5, 0.6, 0.9, 1.0])
     assert better_teacher(teacher, student).tolist() == [1, 0, 0, 1, 0]
-
-
-def test_a_models_own_repetition_penalty_changes_no_sample() -> None:
-    model = make_model()
-
-    def drawn() -> list[list[int]]:
-        torch.manual_seed(0)
-        return sample(model, [[1, 20]] * 4, max_new_tokens=8, temperature=1.0, pad_token_id=2)
-
-    plain = drawn()
-    model.generation_config.update(repetition_penalty=50.0, min_p=0.9)
-    assert drawn() == plain
 
 
 def test_samples_are_what_generate_writes_up_to_their_end_and_padding_changes_nothing() -> None:
@@ -105,6 +93,20 @@ def test_the_gate_leaves_out_prompts_where_the_teacher_is_no_better(tmp_path: Pa
     assert log["teacher/success"] == 0.5
     assert log["teacher/better"] == 0.5
     assert 0 < log["distil/weight"] < 1
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 4])
+def test_rows_are_chosen_among_those_that_have_a_teacher(samples: int) -> None:
+    every = chosen_rows([True] * 8, samples, 4)
+    assert every == {1: [0, 4], 2: [0, 2, 4, 6], 3: [0, 2, 3, 4, 6, 7], 4: [*range(8)]}[samples]
+    some = [False, True, False, True, True, False, False, False]
+    assert len(chosen_rows(some, samples, 4)) == 2 * samples
+    first, second = chosen_rows(some, 1, 4)
+    assert (first, second) == (1, 4)
+    assert {1, 3} <= set(chosen_rows(some, max(samples, 2), 4))
+    assert len(chosen_rows([False] * 4, samples, 4)) == samples
+    # A group over two processes: its halves are as many as they were.
+    assert len(chosen_rows([False, True], samples, 4)) == len(chosen_rows([True] * 2, samples, 4))
 
 
 def test_impossible_numbers_of_samples_are_refused(tmp_path: Path) -> None:

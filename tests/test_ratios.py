@@ -11,6 +11,8 @@ from transformers import TrainerCallback
 
 from distil.config import ObjectiveConfig
 from distil.objectives import (
+    advantage_token_loss,
+    answer_ratio,
     distil_token_loss,
     forward_cross_entropy,
     future_credit,
@@ -68,6 +70,30 @@ def test_a_baseline_from_another_old_rollout_keeps_the_gradient_exact(
     # Weighed by `before`, or not at all, the baseline's term would not average to 0.
     assert (gradient_with(baseline * before[mine]) - exact).abs().max() > 1e-4
     assert (gradient_with(baseline) - exact).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("early_stop", [False, True])
+@pytest.mark.parametrize(("vocabulary", "length"), [(3, 3), (2, 5)])
+def test_the_answers_ratio_gives_the_exact_gradient_of_a_reward_on_old_rollouts(
+    early_stop: bool, vocabulary: int, length: int
+) -> None:
+    tree = make_tree(vocabulary, length, early_stop=early_stop)
+    old, logps, mask = other_policy(tree, seed=7), tree.sampled(), tree.mask
+    generator = torch.Generator().manual_seed(3)
+    advantage = torch.randn(len(tree.tokens), generator=generator, dtype=torch.float64)
+    (exact,) = torch.autograd.grad(-(tree.probability() * advantage).sum(), tree.student)
+
+    def bias(ratio: Tensor) -> float:
+        loss = advantage_token_loss(logps, advantage, mask, ratio)
+        return float((averaged(tree, loss, old) - exact).abs().max())
+
+    these = logps, old.sampled(), mask
+    assert bias(answer_ratio(*these)) < 1e-8
+    for biased in (
+        torch.ones_like(logps), prefix_ratios(*these)[1], answer_ratio(*these, clip=1.2),
+        token_ratio(*these, clip=1e9),
+    ):  # fmt: skip
+        assert bias(biased) > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["token_clipped", "token_symmetric"])
@@ -176,6 +202,27 @@ def test_prefix_ratios_weigh_costs_and_baseline_as_assembled() -> None:
     token_loss = [1 - 1 * (5.5 - 4), 3 - 2 * (2.5 - 2), 2.5 - 3 * (0 - 1)]
     expected = sum(r * x for r, x in zip((2, 0.5, 1.5), token_loss, strict=True)) / 3
     assert found.loss.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "weights"),
+    [("none", [1, 1, 1]), ("token_clipped", [2, 0.5, 1.5]), ("prefix", [1.5, 1.5, 1.5])],
+)
+def test_an_advantage_is_weighed_by_what_the_recipe_asks_for(
+    ratio: str, weights: list[float]
+) -> None:
+    logps = torch.tensor([[-1.0, -2.0, -3.0]], dtype=torch.float64, requires_grad=True)
+    nothing, active = torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, 3, dtype=torch.long)
+    ratios = torch.tensor([[2.0, 0.5, 1.5]], dtype=torch.float64)
+    batch = {
+        "active": active, "scored": active, "weight": nothing + 1, "active_count": active.sum(),
+        "sampled_count": active.sum(), "advantages": torch.tensor([0.4], dtype=torch.float64),
+        "old_logps": logps.detach() - ratios.log(),
+    }  # fmt: skip
+    objective = ObjectiveConfig(future="none", advantage_weight=1.0, ratio=ratio, ratio_clip=10.0)  # type: ignore[arg-type]
+    found = assemble(objective, StudentScores(nothing, logps, nothing, nothing), batch, share=1.0)
+    (slope,) = torch.autograd.grad(found.loss, logps)
+    assert slope[0].tolist() == pytest.approx([-0.4 * w / 3 for w in weights])
 
 
 # ---------------------------------------------------------------- in the trainer

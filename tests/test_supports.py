@@ -197,6 +197,25 @@ def test_a_tail_is_stepped_as_one_token_in_policy_space(name: str) -> None:
     torch.testing.assert_close(slope[0, 0], expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", COSTS)
+def test_a_tail_that_holds_nothing_is_no_token_in_policy_space(
+    name: str, dtype: torch.dtype
+) -> None:
+    logits = random_logits(2, 3, 6).detach().to(dtype).requires_grad_()
+    student = logits.log_softmax(-1)
+    teacher = random_logits(2, 3, 6, seed=1).detach().to(dtype).log_softmax(-1)
+    slopes = [
+        torch.autograd.grad(
+            policy_space(COSTS[name], close(student), close(teacher), 1e9).sum(), logits,
+            retain_graph=True,
+        )[0]
+        for close in (append_tail, lambda logps: logps)
+    ]  # fmt: skip
+    close_to = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 0, "atol": 1e-9}
+    torch.testing.assert_close(slopes[0], slopes[1], **close_to)
+
+
 # METHOD.md section 7: p, q, r of its bandit, and the first-order changes of J that it states.
 ARMS = ((0.1, 0.6, 0.3), (0.6, 0.1, 0.3), (1.0, 0.8, 0.0))
 STATED = {  # policy space, logits

@@ -180,17 +180,25 @@ def _before(results: Results) -> list[list[str]]:
     return [["(before)", "", *cells, *blank, f"{tokens:.1f}", "", "", ""]]
 
 
-def starts_of(results: Results) -> dict[int, set[tuple[float, ...]]]:
-    """Seed -> the figures and lengths that its runs began with: one, if they began alike."""
-    starts: dict[int, set[tuple[float, ...]]] = {}
+def starts_of(results: Results) -> dict[int, list[tuple[float, ...]]]:
+    """Seed -> the figures and lengths that its runs began with: one, if they began alike.
+
+    Within .001, less than an attempt's part of a figure: runs of results.json are rounded.
+    """
+    starts: dict[int, list[tuple[float, ...]]] = {}
     for contender in results.contenders.values():
         for seed, curve in contender.curves.items():
             if curve.steps[0] != 0:
                 return {}
             figures = (*(curve.figures[f][0] for f in results.figures), curve.tokens[0])
-            # To three digits: runs that results.json brings are rounded to four.
-            starts.setdefault(seed, set()).add(tuple(round(v, 3) for v in figures))
+            known = starts.setdefault(seed, [])
+            if not any(_alike(figures, other) for other in known):
+                known.append(figures)
     return starts
+
+
+def _alike(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return all(abs(x - y) < 1e-3 for x, y in zip(a, b, strict=True))
 
 
 def _seeds(results: Results, contender: Contender) -> str:

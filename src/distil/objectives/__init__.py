@@ -12,7 +12,7 @@ The method (arXiv 2606.05152). With teacher q_t = pi(.|s_t, f), held constant, a
     costs         c_t: forward cross-entropy and its rivals; supports closed by a tail or rescaled
     credit        the sum over later costs, and the leave-one-out baseline
     gates         w_t: 1 in the paper; by pass rate, teacher's entropy, from the first error on
-    ratios        rollouts of an older policy: token-wise clipped, symmetric, prefix product
+    ratios        rollouts of an older policy: token-wise clipped, symmetric, products
     loss          local + future credit (+ an advantage), and its mean
     policy_space  the same cost stepped in policy space instead of in logits
     released      the published mathematics code's loss, defects included, for comparison
@@ -57,13 +57,14 @@ from distil.objectives.loss import (
     mean_of_sequence_means,
 )
 from distil.objectives.policy_space import policy_space
-from distil.objectives.ratios import prefix_ratios, token_ratio
+from distil.objectives.ratios import answer_ratio, prefix_ratios, token_ratio
 from distil.objectives.released import released_math_token_loss
 
 __all__ = [
     "COSTS",
     "Later",
     "advantage_token_loss",
+    "answer_ratio",
     "append_tail",
     "better_teacher",
     "compare",

@@ -77,8 +77,12 @@ def append_tail(logps: OverSupport) -> Float[Tensor, "batch seq support_and_tail
     infinite. Ids of a support must differ, or probability would be counted twice.
     """
     total = torch.logsumexp(logps, dim=-1, keepdim=True)
-    eps = torch.finfo(logps.dtype).eps
-    return torch.cat([logps, _log1mexp(total.clamp(max=-eps))], dim=-1)
+    return torch.cat([logps, _log1mexp(total.clamp(max=-torch.finfo(logps.dtype).eps))], dim=-1)
+
+
+def empty_tail(logps: OverSupport) -> Float[Tensor, ""]:
+    """What `append_tail` gives a bucket without any probability, in this dtype."""
+    return _log1mexp(logps.new_tensor(-torch.finfo(logps.dtype).eps))
 
 
 def renormalise(logps: OverSupport) -> OverSupport:

@@ -8,7 +8,7 @@ the weights below it still share their parameters, and the optimiser has a word 
 
 import torch
 
-from distil.objectives.costs import NO_PROBABILITY, Cost
+from distil.objectives.costs import NO_PROBABILITY, Cost, empty_tail
 from distil.objectives.shapes import OverSupport, PerToken
 
 
@@ -24,7 +24,8 @@ def policy_space(
 
     instead of p_a (g_a - sum_b p_b g_b). Shifting all logits by one number changes no policy, so
     the mean may be taken off; it makes the surrogate sum_a w_a log p_a have that very gradient. A
-    support with a tail bucket counts the bucket as one token. Raises ValueError unless clip > 0.
+    support with a tail bucket counts the bucket as one token, and one that holds nothing (a support
+    of the whole vocabulary) as none. Raises ValueError unless clip > 0.
     """
     if not clip > 0:
         raise ValueError(f"clip is {clip}, and must be above 0: the step is kept in [-clip, clip].")
@@ -32,9 +33,11 @@ def policy_space(
         leaf = student_logps.detach().requires_grad_()
         value = cost(leaf, teacher_logps)
         (by_logp,) = torch.autograd.grad(value.sum(), leaf)
-    # Where both sides have none (NO_PROBABILITY), there is no token, and so no step.
-    some = leaf.detach() > NO_PROBABILITY
-    p = leaf.detach().exp().clamp(min=torch.finfo(leaf.dtype).tiny)
+    # Where both sides have none (NO_PROBABILITY), there is no token, and so no step; no more has an
+    # empty bucket, whose gradient is 0.
+    logps = leaf.detach()
+    some = (logps > NO_PROBABILITY) & (logps != empty_tail(logps))
+    p = logps.exp().clamp(min=torch.finfo(leaf.dtype).tiny)
     expected = by_logp.sum(-1, keepdim=True)  # sum_b p_b g_b, since d/d log p_b = p_b g_b
     step = (by_logp / p - expected).clamp(-clip, clip) * some
     step = (step - step.sum(-1, keepdim=True) / some.sum(-1, keepdim=True).clamp(min=1)) * some

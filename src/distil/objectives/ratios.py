@@ -6,7 +6,8 @@ With log rho_t = log p(y_t) - log p_old(y_t) at the sampled tokens, no gradient 
                       The released code's way (clip 2). Corrects the token, not the prefix: biased.
     token_symmetric   rho_t kept in [1/clip, clip]: as above, no token is silenced altogether.
     prefix            products over the prefix, cut above at `clip`; with clip = inf they make the
-                      gradient on old rollouts exactly that of E_{y~p}[ sum_t c_t ].
+                      gradient on old rollouts exactly that of E_{y~p}[ sum_t c_t ]. A reward comes
+                      after the whole answer, so its advantage takes the product over all of it.
 
 A ratio for a sampler that isn't the trained model at all (vLLM's kernels) is TRL's, and used as is.
 """
@@ -52,6 +53,21 @@ def prefix_ratios(
     log_ratio = _log_ratio(logps, old_logps, mask, clip)
     through = log_ratio.cumsum(-1)
     return (through - log_ratio).exp().clamp(max=clip), through.exp().clamp(max=clip)
+
+
+def answer_ratio(
+    logps: PerToken, old_logps: PerToken, mask: Mask, *, clip: float = torch.inf
+) -> PerToken:
+    """prod_t rho_t over all of a row's unmasked tokens, cut above at `clip`; the same at each.
+
+    Off-policy, with behaviour p_old, the exact gradient of E_{y~p}[ A(y) ] is, without a cut,
+
+        E_old[ answer(y) A(y) sum_t grad log p(y_t) ]
+
+    Raises ValueError for a clip below 1 and on shapes that differ.
+    """
+    log_ratio = _log_ratio(logps, old_logps, mask, clip)
+    return log_ratio.sum(-1, keepdim=True).exp().clamp(max=clip).expand_as(log_ratio)
 
 
 def _log_ratio(logps: PerToken, old_logps: PerToken, mask: Mask, clip: float) -> PerToken:

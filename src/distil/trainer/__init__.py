@@ -8,6 +8,7 @@ In the order in which a step runs through them:
     equipment       what it works with, made from those: teacher, critic, probe, logs
     loggers         whether the loggers that were asked for are installed
     toolset         the student's tools, when rollouts use some
+    ownpolicy       nothing is sampled from but softmax(logits / temperature)
     sharedprompts   a group's prompt read once while sampling
     draws           how its tokens are drawn on a CPU
     collect         rollouts and rewards -> feedback, contexts, teacher prompts

@@ -30,6 +30,7 @@ A batch may be a slice of columns (`Later`); row_tokens [B] are then the whole r
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,7 +90,7 @@ def assemble(
     `later`: what follows, where the batch is a slice of columns; the loss is then its part of it.
     """
     active, logps = batch["active"], student.sampled_logps
-    before, through, token = _ratios(objective, logps, batch)
+    before, through, token, answer = _ratios(objective, logps, batch)
     cost = student.cost * batch["weight"] * before
     credit = credit_of(objective, cost, active, later)
     baseline = batch.get("baseline")
@@ -116,7 +117,7 @@ def assemble(
         loss = objectives.masked_mean(per_token, active, batch["active_count"] * share)
     if objective.advantage_weight:
         own = objectives.advantage_token_loss(
-            logps, batch["advantages"], batch["scored"], token * sampler
+            logps, batch["advantages"], batch["scored"], answer * sampler
         )
         own_mean = objectives.masked_mean(own, batch["scored"], batch["sampled_count"] * share)
         loss = loss + objective.advantage_weight * own_mean
@@ -189,19 +190,23 @@ def replay_loss(
     return objectives.masked_mean(per_token, active, batch["active_count"] * share)
 
 
-def _ratios(
-    objective: ObjectiveConfig, logps: Tensor, batch: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(prefix ratio before, through, token ratio): ones where the recipe has none or it's fresh."""
+class _Ratios(NamedTuple):
+    """What weighs a cost, a baseline, a whole token's loss, and an advantage's score."""
+
+    before: Tensor
+    through: Tensor
+    token: Tensor
+    answer: Tensor
+
+
+def _ratios(objective: ObjectiveConfig, logps: Tensor, batch: Mapping[str, Tensor]) -> _Ratios:
+    """[B, T] each: ones where the recipe has none or it's fresh."""
     ones, old = torch.ones_like(logps).detach(), batch.get("old_logps")
     if old is None or objective.ratio == "none":
-        return ones, ones, ones
+        return _Ratios(ones, ones, ones, ones)
+    these, clip = (logps, old, batch["scored"]), objective.ratio_clip
     if objective.ratio == "prefix":
-        before, through = objectives.prefix_ratios(
-            logps, old, batch["scored"], clip=objective.ratio_clip
-        )
-        return before, through, ones
-    token = objectives.token_ratio(
-        logps, old, batch["scored"], kind=objective.ratio, clip=objective.ratio_clip
-    )
-    return ones, ones, token
+        before, through = objectives.prefix_ratios(*these, clip=clip)
+        return _Ratios(before, through, ones, objectives.answer_ratio(*these, clip=clip))
+    token = objectives.token_ratio(*these, kind=objective.ratio, clip=clip)
+    return _Ratios(ones, ones, token, token)

@@ -23,6 +23,7 @@ from distil.teacher.teachers import Teacher, WeightsTeacher, make_teacher
 from distil.trainer.batches import BatchBuilder
 from distil.trainer.callbacks import CheckpointCallback, MetricsFile, PartsBegin, PromptOrder
 from distil.trainer.loggers import check_loggers
+from distil.trainer.ownpolicy import tell_what_is_left_out
 from distil.trainer.probe import TeacherProbe, stop_ids
 from distil.trainer.rolloutlog import RolloutLog
 from distil.trainer.rounding import warn_of_lost_steps
@@ -47,7 +48,8 @@ def check_elsewhere(args: DistILConfig, options: dict[str, Any]) -> None:
 
 
 def set_up_engines(trainer: Any) -> None:
-    """FSDP2 as this package needs it. Where nothing keeps float32 weights, steps may get lost."""
+    """FSDP2 as this package needs it; warns of steps that may get lost, of settings left out."""
+    tell_what_is_left_out(trainer.model)
     if trainer.is_fsdp_enabled:
         set_up_sharding(trainer.accelerator.state.fsdp_plugin)
         sum_in_shards(trainer.accelerator)

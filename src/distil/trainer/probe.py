@@ -4,6 +4,7 @@ A teacher that is right no more often than the student has nothing to teach, how
 is; and one that is wordier makes the student wordy. Left out: samplers other than transformers'.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,8 @@ from distil.distributed.metrics import MetricSums
 from distil.distributed.shards import gathered
 from distil.objectives import better_teacher
 from distil.teacher.teachers import WeightsTeacher
+from distil.trainer.ownpolicy import own_policy
 from distil.types import SUCCESS_REWARD
-
-UNCHANGED: dict[str, Any] = {"repetition_penalty": 1.0, "min_p": None}
-"""Said outright to `generate`: what is left out, transformers takes from the model's
-generation_config.json, and the policy would be another one than the one that training samples."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,7 @@ class TeacherProbe:
         for equally many rows.
         """
         device = self.accelerator.device
-        # Evenly spread, and as many on each process, also where a group spans several.
-        share = [i * self.samples // group_size for i in range(-1, len(teacher_ids))]
-        rows = [i for i in range(len(teacher_ids)) if share[i + 1] != share[i]]
+        rows = chosen_rows([bool(ids) for ids in teacher_ids], self.samples, group_size)
         written = self._write(model, {i: ids for i in rows if (ids := teacher_ids[i])})
         graded = grade(rows, [written.get(i, []) for i in rows])
         rewards = torch.full((len(teacher_ids),), torch.nan, device=device)
@@ -89,13 +85,31 @@ class TeacherProbe:
         return rates[first : first + len(rewards)]
 
 
+def chosen_rows(prompted: Sequence[bool], samples: int, group_size: int) -> list[int]:
+    """`samples` rows of each group, evenly spread over those with a prompt while there are enough.
+
+    As many on each process whatever its rows hold, also where a group spans several.
+    """
+    rows: list[int] = []
+    for start in range(0, len(prompted), group_size):
+        group = range(start, min(start + group_size, len(prompted)))
+        wanted = sum(i * samples // group_size != (i - 1) * samples // group_size for i in group)
+        having = [i for i in group if prompted[i]]
+        if len(having) >= wanted:
+            rows += [having[math.ceil(n * len(having) / wanted)] for n in range(wanted)]
+        else:
+            others = [i for i in group if not prompted[i]]
+            rows += sorted(having + others[: wanted - len(having)])
+    return rows
+
+
 @contextmanager
 def sampled_from(accelerator: Accelerator, model: Any) -> Iterator[None]:
-    """Around all that is sampled from a model: its shards gathered, and autocast begun once.
+    """Around all that is sampled from a model: its own policy, shards gathered, one autocast.
 
-    Each token's pass would make its 16-bit copies of the weights anew.
+    Each token's pass would make autocast's 16-bit copies of the weights anew.
     """
-    with accelerator.autocast(), gathered(model):
+    with accelerator.autocast(), gathered(model), own_policy(model):
         yield
 
 
@@ -124,14 +138,14 @@ def sample(
     """One completion for each prompt, as ids up to and with the token that ends it.
 
     From the whole distribution at this temperature, as rollouts are drawn; call it inside
-    `teacher.scoring(model)`.
+    `sampled_from`, and of a teacher inside `teacher.scoring(model)`.
     """
     ids, attention = left_padded(prompt_ids, pad_token_id, model.device)
     training = model.training
     model.eval()
     output = model.generate(
         input_ids=ids, attention_mask=attention, do_sample=True, temperature=temperature,
-        top_p=1.0, top_k=0, **UNCHANGED, max_new_tokens=max_new_tokens, pad_token_id=pad_token_id,
+        top_p=1.0, top_k=0, max_new_tokens=max_new_tokens, pad_token_id=pad_token_id,
         synced_gpus=False,
     )[:, ids.shape[1] :]  # fmt: skip
     model.train(training)

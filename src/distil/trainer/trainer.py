@@ -14,7 +14,6 @@ ends there; TRL's `mask_truncated_completions` masks such rollouts instead.
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -57,6 +56,7 @@ from distil.trainer.equipment import (
     set_up_engines,
     teacher_of,
 )
+from distil.trainer.ownpolicy import own_policy
 from distil.trainer.paddingfree import prepare
 from distil.trainer.probe import sampled_from
 from distil.trainer.rolloutlog import grading_told, rollout_records
@@ -202,8 +202,8 @@ class DistILTrainer(GRPOTrainer):
         # vLLM has weights of its own; transformers samples from the model, shards or not. TRL
         # gathers DeepSpeed's itself.
         elsewhere = self.use_vllm or self.is_deepspeed_enabled
-        sampling = nullcontext() if elsewhere else sampled_from(self.accelerator, self.model)
-        with part("sampling"), sampling:
+        policy = own_policy(self.model) if elsewhere else sampled_from(self.accelerator, self.model)
+        with part("sampling"), policy:
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         collected, sums = self._collected, self._sums[self._mode]
         assert collected is not None

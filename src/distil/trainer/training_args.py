@@ -25,6 +25,7 @@ from distil.recipe.algorithms import faults, resolved
 from distil.recipe.checks import feedback_faults
 from distil.recipe.critiquechecks import critique_faults
 from distil.recipe.servedchecks import Names, served_faults
+from distil.trainer.ownpolicy import SAID, changes
 
 
 def _help(default: Any, text: str) -> Any:
@@ -74,10 +75,11 @@ class DistILConfig(GRPOConfig):
         self.scale_rewards = objective.scale_rewards
         generations = self.num_generations
         if generations == 1:  # TRL refuses it, for the advantages that aren't needed here
-            self.num_generations = max(2, self.per_device_train_batch_size)
+            self.num_generations = self._another_number_for_trl()
         super().__post_init__()
         self.num_generations = generations
-        cut = self.top_p < 1 or self.top_k > 0 or bool(self.min_p) or self.repetition_penalty != 1
+        said = {name: getattr(self, name) for name in SAID - {"temperature"}}
+        cut = bool(changes(said))
         found = faults(objective, sampler_is_cut=cut, num_generations=generations)
         if objective.top_k < 1 or objective.future_weight < 0 or objective.replay_batches < 0:
             found.append(
@@ -85,6 +87,7 @@ class DistILConfig(GRPOConfig):
                 f"({objective.future_weight}) and replay_batches ({objective.replay_batches}) at "
                 "least 0."
             )
+        found += self._generation_faults(objective)
         critique = as_critique(self.critique)
         self.critique = asdict(critique)
         served = as_served(self.teacher_served)
@@ -107,6 +110,38 @@ class DistILConfig(GRPOConfig):
             )
         if found:
             raise RecipeError("These arguments don't go together:\n" + "\n".join(found))
+
+    def _another_number_for_trl(self) -> int:
+        """The least from 2 on that divides the rollouts of a generation batch, as TRL wants it.
+
+        Raises RecipeError where a process has one rollout, which nothing of that kind divides.
+        """
+        each = self.per_device_train_batch_size
+        steps = self.steps_per_generation or self.gradient_accumulation_steps
+        rollouts = self.generation_batch_size or each * steps
+        if rollouts < 2:
+            raise RecipeError(
+                "num_generations is 1 and a generation batch has one rollout (a device), which TRL "
+                "can't take. Raise per_device_train_batch_size or gradient_accumulation_steps."
+            )
+        return next(n for n in range(2, rollouts + 1) if rollouts % n == 0)
+
+    def _generation_faults(self, objective: ObjectiveConfig) -> list[str]:
+        """What generation_kwargs may not say: another temperature, or another policy."""
+        given, found = dict(self.generation_kwargs or {}), []
+        temperature = given.pop("temperature", self.temperature)
+        if temperature != self.temperature:
+            found.append(
+                f"generation_kwargs has temperature {temperature}, and tokens are scored at "
+                f"{self.temperature}. Set temperature itself, and leave it out there."
+            )
+        if objective.future != "none" and (other := changes(given)):
+            found.append(
+                f"generation_kwargs has {', '.join(other)}, which makes the sampler another policy "
+                "than the one that is trained, and future credit would be biased. Leave it out, or "
+                "set objective.future: none."
+            )
+        return found
 
     def _feedback_faults(self) -> list[str]:
         """Names and numbers that a recipe's parser would have refused."""

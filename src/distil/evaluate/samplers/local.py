@@ -15,7 +15,8 @@ from distil.distributed.shards import gathered
 from distil.evaluate.samplers import Sample, seed_of
 from distil.models import computing, frozen_dtype, load_model, to_accelerator
 from distil.prompts.encoder import check_thinking, template_options
-from distil.trainer.probe import UNCHANGED, stop_ids, stream_of_its_own
+from distil.trainer.ownpolicy import own_policy
+from distil.trainer.probe import stop_ids, stream_of_its_own
 from distil.types import Prompt
 
 
@@ -45,7 +46,7 @@ class LocalSampler:
         self._model.eval()
         try:
             own = stream_of_its_own(self._model.device, seed)
-            with gathered(self._model), computing(self._model), own:
+            with gathered(self._model), computing(self._model), own_policy(self._model), own:
                 yield
         finally:
             self._model.train(training)
@@ -67,7 +68,6 @@ class LocalSampler:
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
-            **UNCHANGED,
             max_new_tokens=self._length,
             pad_token_id=tokenizer.pad_token_id,
             synced_gpus=False,
