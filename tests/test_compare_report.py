@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ import yaml
 from compared import Pretend, better_at_a_tenth, diverges, no_figure, write_results, write_suite
 from distil.compare import compare
 from distil.compare.figure import draw
+from distil.compare.overlap import Overlap, overlap_of
 from distil.compare.plan import Outcome, judged_runs, possible_runs
 from distil.compare.report import compact, write_report
 from distil.compare.results import as_json, choices, gather
 from distil.compare.suite import load_suite
 from distil.errors import RunError
+from distil.tasks import load_task
 
 __all__ = ["no_figure"]  # a fixture
 
@@ -162,3 +165,29 @@ def test_sixty_runs_fit_into_a_small_file(tmp_path: Path) -> None:
     text = compact(as_json(gather(suite)))
     assert len(text) < 200_000 / 2  # hand-made runs have two figures, real ones up to six
     assert json.loads(text)["runs"][0]["curve"]["figures"]["avg@4"][3] == 0.1968
+
+
+def test_judged_problems_that_tuning_had_are_counted_by_question(tmp_path: Path) -> None:
+    """A file of seven problems: whatever the seed, tuning has every one of them."""
+    table = tmp_path / "problems.jsonl"
+    rows = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(7)]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    task = {"name": str(table), "check": "exact", "train_size": 4, "eval_size": 3}
+    suite = load_suite(write_suite(tmp_path, common={"task": task}))
+    assert len(suite.tuning_seeds) == 1
+    reference = suite.recipe(suite.reference).task
+    judged = {p.question for p in load_task(reference).heldout}
+    tuning = load_task(replace(reference, seed=suite.tuning_seeds[0]))
+    found = overlap_of(suite)
+    assert found is not None
+    assert found.judged == 3
+    assert found.judged_by == len(judged & {p.question for p in tuning.heldout})
+    assert found.trained_on == len(judged & {p.question for p in tuning.train})
+    assert found.trained_on + found.judged_by == 3
+    assert f"of the 3 judged problems {found.trained_on} are in their training" in found.text()
+    table.unlink()
+    assert overlap_of(suite) is None
+
+
+def test_a_world_that_repeats_nothing_is_said_to() -> None:
+    assert Overlap(40, 0, 0).text() == "and none of the judged problems was among theirs"

@@ -36,6 +36,20 @@ def test_weights_of_states_keep_the_gradient_of_the_weighted_loss_exact(
     assert (averaged(tree, outside) - exact).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("token", "error"), [(0, 0.43), (-1, 0.90)], ids=["first", "last"])
+def test_a_context_that_depends_on_the_rollout_is_no_part_of_the_gradient(
+    token: int, error: float
+) -> None:
+    """docs/method.md states both: an early token decides what its successors are taught."""
+    tree = make_tree(4, 3)
+    has_context = (tree.tokens[:, token] == 1).double()[:, None].expand_as(tree.mask)
+    costs = has_context * tree.cost(forward_cross_entropy)
+    ours = averaged(tree, distil_token_loss(costs, tree.sampled(), tree.mask))
+    objective = (tree.probability() * (costs * tree.mask).sum(-1)).sum()
+    (exact,) = torch.autograd.grad(objective, tree.student)
+    assert float((ours - exact).norm() / exact.norm()) == pytest.approx(error, abs=0.005)
+
+
 def test_the_gate_by_the_teachers_entropy_is_a_weight_of_states() -> None:
     tree = make_tree(3, 3)
     entropy = -(tree.teacher.exp() * tree.teacher).sum(-1)[tree.states]

@@ -5,9 +5,11 @@
     runner.py    trains, resumable                 progress.py  a line a run, and the time left
     curves.py    reads a run's folder              stats.py     t-intervals, choice of a rate
     results.py   puts runs together                report.py    table, notes, settings, JSON
+    overlap.py   judged problems that tuning had
 
-First every rate of the grid on the tuning seeds (other problems), then each contender at its best
-rate on the judged seeds. Left out: comparing on several machines, and choosing anything but a rate.
+First every rate of the grid on the tuning seeds (problems drawn anew), then each contender at its
+best rate on the judged seeds. Left out: comparing on several machines, and choosing anything but a
+rate.
 """
 
 from dataclasses import replace

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from distil.compare.figure import draw
+from distil.compare.overlap import overlap_of
 from distil.compare.plan import RESULTS_FILE
 from distil.compare.results import Contender, Results, as_json, gather
 from distil.compare.stats import Choice, Interval, t_interval
@@ -70,12 +71,7 @@ def notes_of(results: Results) -> list[str]:
     notes = [
         "In brackets: 95% t-intervals over training seeds on the same problems. They cover the "
         f"luck of {covered}",
-        f"Differences are to {suite.reference}, paired by seed."
-        + (
-            f" The {len(results.tuning)} tuning runs are not in the budget, and had other problems."
-            if results.tuning
-            else ""
-        ),
+        f"Differences are to {suite.reference}, paired by seed.{_tuning(results)}",
         "Entropy: the student's at the last step, nats a token. Train s: sampling, grading, "
         f"teacher, forward and backward; {_at_a_time(suite)}.",
     ]
@@ -105,6 +101,15 @@ def notes_of(results: Results) -> list[str]:
     if missing := results.missing():
         notes.append(f"Not finished yet ({len(missing)}): {', '.join(missing)}.")
     return notes
+
+
+def _tuning(results: Results) -> str:
+    """What is said of the tuning runs, if there are any."""
+    if not results.tuning:
+        return ""
+    overlap = overlap_of(results.suite)
+    problems = "and drew their problems anew" if overlap is None else overlap.text()
+    return f" The {len(results.tuning)} tuning runs are not in the budget, {problems}."
 
 
 def settings(suite: Suite, chosen: Mapping[str, Choice | None]) -> str:

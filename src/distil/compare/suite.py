@@ -4,7 +4,7 @@
     output_dir: runs/compare        relative to the working directory
     reference: distil               paired differences are taken to this contender
     learning_rates: [3.0e-4, 1.0e-3]    the grid, the same for everybody; none: the recipe's rate
-    tuning_seeds: [100]             train.seed and task.seed of tuning runs: other problems
+    tuning_seeds: [100]             train.seed and task.seed of tuning runs: problems drawn anew
     seeds: [0, 1, 2]                train.seed of judged runs; the problems are the recipe's
     jobs: 2                         runs at a time, each of one thread if there are several, and on
                                     one GPU, the least used, if there are any
@@ -83,7 +83,7 @@ class Suite:
         tuning: bool = False,
         folder: str = "",
     ) -> Recipe:
-        """A contender's recipe, resolved; a tuning run has other problems too.
+        """A contender's recipe, resolved; a tuning run draws its problems anew.
 
         Raises SuiteError if it can't run.
         """
