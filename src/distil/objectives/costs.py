@@ -82,7 +82,7 @@ def append_tail(logps: OverSupport) -> Float[Tensor, "batch seq support_and_tail
 
 def empty_tail(logps: OverSupport) -> Float[Tensor, ""]:
     """What `append_tail` gives a bucket without any probability, in this dtype."""
-    return _log1mexp(logps.new_tensor(-torch.finfo(logps.dtype).eps))
+    return _log1mexp(logps.new_full((), -torch.finfo(logps.dtype).eps))
 
 
 def renormalise(logps: OverSupport) -> OverSupport:
