@@ -6,10 +6,18 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from compared import Pretend, better_at_a_tenth, diverges, no_figure, write_suite
+from compared import (
+    Pretend,
+    better_at_a_tenth,
+    diverges,
+    no_figure,
+    write_results,
+    write_suite,
+)
 from conftest import make_model, make_tokenizer
 from distil.cli import main
 from distil.compare import compare
@@ -124,6 +132,27 @@ def test_a_process_that_outlived_its_start_is_waited_for(
         launch.interrupt()
         thread.join(5)
     assert statuses == [130]
+
+
+def test_what_an_earlier_start_began_meanwhile_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time that its process is gone its folder holds a run, which began after the look."""
+    run = judged(write_suite(tmp_path))[0]
+    run.log.parent.mkdir(parents=True)
+    launch = Processes(1)
+    commands: list[Any] = []
+    monkeypatch.setattr(launch, "_begin", lambda command, *_: commands.append(command))
+    with run.log.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        thread = threading.Thread(target=launch, args=(run, run.begun))
+        thread.start()
+        time.sleep(0.1)
+        write_results(run, [0.1, 0.2, 0.3])
+    thread.join(5)
+    assert commands[0][-1] == "--resume"
+    launch(judged(write_suite(tmp_path))[1], False)
+    assert "--resume" not in commands[1]
 
 
 def test_a_seed_in_a_models_name_is_each_runs_own(tmp_path: Path) -> None:

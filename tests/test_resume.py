@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,24 @@ def test_a_killed_run_resumes_bit_for_bit(
     for name, shadow in whole.teacher._shadow.items():
         assert torch.equal(shadow, resumed.teacher._shadow[name]), name
     assert log_lines(tmp_path / "killed") == log_lines(Path(whole.args.output_dir))
+
+
+def test_a_trainer_that_has_all_its_steps_takes_none(
+    whole_runs: dict[bool, Any], tmp_path: Path
+) -> None:
+    """In the midst of an epoch, where transformers would take one more."""
+    whole = whole_runs[False]
+    folder = shutil.copytree(whole.args.output_dir, tmp_path / "copy")
+    again = make_trainer(folder, model=make_model(), **OPTIONS)
+    before = log_lines(folder)
+    told = again.train(resume_from_checkpoint=True)
+    assert told.global_step == again.state.global_step == STEPS
+    for ours, theirs in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    for name, shadow in whole.teacher._shadow.items():
+        assert torch.equal(shadow, again.teacher._shadow[name])
+    assert log_lines(folder) == before
+    assert not (folder / f"checkpoint-{STEPS + 1}").exists()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ import yaml
 from distil.config import Recipe
 from distil.errors import RunError
 from distil.runs.folder import (
+    PROBLEMS,
     begin_run,
+    check_new_run,
     cut_logs,
     reopen_run,
     write_json,
@@ -64,6 +66,15 @@ def test_an_existing_run_is_never_written_over(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["README.md", "model", "before.json", "checkpoint-7", "best"])
+def test_what_a_run_would_overwrite_is_left_alone(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / name
+    theirs.mkdir() if "." not in name else theirs.write_text("mine")
+    with pytest.raises(RunError, match=rf"has {name}, which the run would overwrite"):
+        check_new_run(tmp_path)
+    assert names(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("below", ["", "run", "a/b"])
 def test_a_folder_that_cannot_be_written_is_told_with_the_reason(
     tmp_path: Path, below: str
@@ -103,6 +114,15 @@ def test_another_output_dir_is_no_difference(tmp_path: Path) -> None:
     begin_run(tmp_path, RECIPE, seed=0)
     moved = {**RECIPE, "train": {"steps": 3, "output_dir": "elsewhere"}}
     assert reopen_run(tmp_path, moved) == tmp_path
+
+
+def test_other_problems_are_not_gone_on_with(tmp_path: Path) -> None:
+    begin_run(tmp_path, RECIPE, seed=0, facts={PROBLEMS: "abc"})
+    assert reopen_run(tmp_path, RECIPE, "abc") == tmp_path
+    with pytest.raises(RunError, match=r"task\.name \(.*\) are others than those"):
+        reopen_run(tmp_path, RECIPE, "abd")
+    older = begin_run(tmp_path / "older", RECIPE, seed=0)  # which doesn't say
+    assert reopen_run(older, RECIPE, "abc") == older
 
 
 def test_every_difference_is_told(tmp_path: Path) -> None:

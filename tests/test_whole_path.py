@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,63 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(
     lines = (tmp_path / "killed/rollouts.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == [1] * 4 + [2] * 4 + [3] * 4
+
+
+def test_a_run_that_has_all_its_steps_is_trained_no_further(
+    recipe_file: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Killed after its last checkpoint, or resumed though it was finished."""
+    run = tmp_path / "run"
+    assert train(recipe_file, run) == 0
+    kept = ("model/model.safetensors", "after.json", "results.md", "rollouts.jsonl")
+    before = {name: (run / name).read_bytes() for name in kept}
+    attempts = json.loads(before["after.json"])["attempts"]
+    capsys.readouterr()
+    assert main(["train", str(run), "--resume"]) == 0
+    assert "after - before" in capsys.readouterr().out
+    assert {name: (run / name).read_bytes() for name in kept} == before
+    shutil.rmtree(run / "model")
+    for name in ("after.json", "results.md", "results.json"):
+        (run / name).unlink()
+    assert main(["train", str(run), "--resume"]) == 0
+    assert json.loads((run / "after.json").read_bytes())["attempts"] == attempts
+    for name in set(kept) - {"after.json"}:
+        assert (run / name).read_bytes() == before[name]
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert max(steps) == 3
+    assert {f.name for f in run.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+
+
+def test_problems_that_changed_meanwhile_are_not_gone_on_with(
+    recipe_file: Path, tmp_path: Path, capsys: Any
+) -> None:
+    table, run = tmp_path / "problems.jsonl", tmp_path / "run"
+
+    def write(question: str) -> None:
+        rows = [{"question": question.format(n), "answer": str(n)} for n in range(9)]
+        table.write_text("\n".join(map(json.dumps, rows)))
+
+    flags = ["--task.name", str(table), "--task.check", "exact", "--task.train-size", "4"]
+    write("{} + 0?")
+    assert train(recipe_file, run, *flags) == 0
+    write("0 + {}?")
+    assert main(["train", str(run), "--resume"]) == 2
+    assert "are others than those that the run" in capsys.readouterr().err
+    write("{} + 0?")
+    assert main(["train", str(run), "--resume"]) == 0
+
+
+def test_an_evaluation_of_other_questions_is_not_taken_for_its_own(
+    recipe_file: Path, tmp_path: Path, capsys: Any
+) -> None:
+    run = tmp_path / "run"
+    assert train(recipe_file, run) == 0
+    stored = json.loads((run / "before.json").read_text())
+    stored["problems"] = {name: "0" * 12 for name in stored["problems"]}
+    (run / "before.json").write_text(json.dumps(stored))
+    assert main(["train", str(run), "--resume"]) == 2
+    assert "before.json judged other questions" in capsys.readouterr().err
 
 
 def test_another_recipe_is_not_resumed(recipe_file: Path, tmp_path: Path, capsys: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from distil.config import Recipe
 from distil.distributed.processes import from_main, is_main, rank, spread
+from distil.errors import RunError
 from distil.evaluate.evalfile import digests, figure_means
 from distil.evaluate.judging import evaluate
 from distil.figures.estimates import Attempt
@@ -103,6 +104,11 @@ class RunJudge:
     ) -> list[Attempt]:
         file = self._folder / f"{name}.json"
         if (stored := from_main(lambda: _read(file))) is not None:
+            if stored.get("problems", digests(problems)) != digests(problems):
+                raise RunError(
+                    f"{file} judged other questions than this run's. Move it away, and the model "
+                    "is judged again."
+                )
             if name != "teacher":
                 self._a_problem = stored["seconds"] / max(len(problems), 1)
             return [Attempt(**a) for a in stored["attempts"]]

@@ -36,6 +36,7 @@ from distil.profiling.profiler import ProfileCallback
 from distil.runs.alarms import Alarms
 from distil.runs.checkpoints import has_checkpoint
 from distil.runs.folder import (
+    PROBLEMS,
     begin_run,
     check_new_run,
     cut_logs,
@@ -44,7 +45,7 @@ from distil.runs.folder import (
     write_json,
     write_text,
 )
-from distil.tasks import Task, load_task
+from distil.tasks import Task, load_task, problems_digest
 from distil.trainer.callbacks import AfterEvery, AtStart, StopAfterStep
 from distil.trainer.loggers import check_loggers
 from distil.trainer.trainer import DistILTrainer
@@ -72,10 +73,12 @@ def _train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
     facts = task.facts()
     if both := facts.get("heldout_also_trained_on"):
         print(f"Note: {both} of the held-out questions are among those trained on.")
-    from_main(lambda: reopen_run(folder, recipe.as_dict()) if resume else check_new_run(folder))
+    said, problems = recipe.as_dict(), problems_digest(task)
+    from_main(lambda: reopen_run(folder, said, problems) if resume else check_new_run(folder))
     model, tokenizer = load_student(recipe)
     if not resume:  # a folder becomes a run only when all that it needs was found
-        from_main(lambda: begin_run(folder, recipe.as_dict(), recipe.train.seed, facts))
+        facts = {**facts, PROBLEMS: problems}
+        from_main(lambda: begin_run(folder, said, recipe.train.seed, facts))
     _introduce(recipe, folder, task, model)
     judge = RunJudge(recipe, task, tokenizer, folder)
     evaluations: dict[str, list[Attempt]] = {}

@@ -58,10 +58,12 @@ class Processes:
     def __call__(self, run: Run, resume: bool) -> int:
         """Runs `distil train` on one GPU, if there are any; its output is appended to the log."""
         command = [sys.executable, "-m", "distil.cli", "train", str(run.recipe_file)]
-        command += ["--train.output-dir", str(run.folder), *(["--resume"] if resume else [])]
+        command += ["--train.output-dir", str(run.folder)]
         with run.log.open("ab") as log:
             if not self._claim(log, run):
                 return STOPPED
+            if resume or run.begun:  # a process of an earlier start may have begun it meanwhile
+                command.append("--resume")
             with self._gpus.lent() as gpu:
                 process = self._begin(command, log, gpu)
                 if process is None:

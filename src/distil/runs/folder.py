@@ -46,6 +46,13 @@ ALARMS_FILE = "alarms.jsonl"
 BAD_STEPS_FILE = "bad-steps.jsonl"
 PROFILE_FILE = "profile.json"
 LOGS = (METRICS_FILE, ROLLOUTS_FILE, OLD_ROLLOUTS_FILE, BAD_STEPS_FILE, ALARMS_FILE)
+WRITTEN = (*LOGS, PROFILE_FILE, "environment.json", "before.json", "after.json", "teacher.json",
+           "best.json", "best", "results.json", "results.md", "model", "bad-steps", "before-alarm",
+           "eval-*.json", "validation-*.json", "checkpoint-*", "ungraded*.jsonl",
+           "README.md")  # fmt: skip
+"""All that a run writes into its folder; README.md is the model card of transformers' trainer."""
+PROBLEMS = "problems_digest"
+"""environment.json's word for `distil.tasks.problems_digest`."""
 PACKAGES = (
     "distil",
     "torch",
@@ -59,12 +66,21 @@ PACKAGES = (
 
 
 def check_new_run(folder: str | Path) -> Path:
-    """Makes the folder. Raises RunError if it can't be written, or if a run lies there already."""
+    """Makes the folder. Raises RunError if it can't be written, or if a run lies there already.
+
+    Also where anything else lies there by a name that a run writes.
+    """
     path = Path(folder)
     if (path / RECIPE_FILE).exists():
         raise RunError(
             f"{path} already holds a run. Go on with it (--resume), give another "
             "--train.output-dir, or remove that folder."
+        )
+    there = sorted(f.name for name in WRITTEN for f in path.glob(name)) if path.is_dir() else []
+    if there:
+        raise RunError(
+            f"{path} has {', '.join(there[:5])}{' and more' if len(there) > 5 else ''}, which the "
+            "run would overwrite. Give another --train.output-dir, or move what is there."
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -91,8 +107,11 @@ def begin_run(
     return path
 
 
-def reopen_run(folder: str | Path, recipe: dict[str, Any]) -> Path:
-    """Checks that the folder holds a run of this very recipe. Raises RunError with what differs."""
+def reopen_run(folder: str | Path, recipe: dict[str, Any], problems: str = "") -> Path:
+    """Checks that the folder holds a run of this very recipe. Raises RunError with what differs.
+
+    problems: `distil.tasks.problems_digest` of today's, which must be those it began with.
+    """
     path = Path(folder)
     try:
         stored = yaml.safe_load((path / RECIPE_FILE).read_text(encoding="utf-8"))
@@ -109,7 +128,22 @@ def reopen_run(folder: str | Path, recipe: dict[str, Any]) -> Path:
             + "\n".join(different)
             + f"\nResume with `distil train {path} --resume`, or start anew elsewhere."
         )
+    if problems and _begun_with(path) not in (None, problems):
+        raise RunError(
+            f"The problems of task.name ({recipe['task']['name']}) are others than those that the "
+            f"run in {path} began with, so it would be judged before and after on different ones. "
+            "Bring them back as they were, or start anew elsewhere."
+        )
     return path
+
+
+def _begun_with(path: Path) -> str | None:
+    """The digest of the problems that a run began with; None where it doesn't say."""
+    try:
+        found: str | None = json.loads((path / "environment.json").read_text("utf-8")).get(PROBLEMS)
+    except (OSError, json.JSONDecodeError):
+        return None
+    return found
 
 
 def cut_logs(folder: str | Path, last_step: int) -> None:

@@ -10,7 +10,10 @@ task.train, task.validation, task.heldout  # Problems; no two share a question (
 task.check(problem, completion)  # -> Feedback(reward, text, demonstration)
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from distil.config import TABLE_ENDING, TaskConfig
@@ -50,6 +53,12 @@ def one_by_one(
 ) -> list[Feedback]:
     """`check_all` of a task whose `check` is quick."""
     return [check(p, c) for p, c in zip(problems, completions, strict=True)]
+
+
+def problems_digest(task: Task) -> str:
+    """Of every problem in its part and place: a run that is taken up must find the same."""
+    every = [[asdict(p) for p in part] for part in (task.train, task.validation, task.heldout)]
+    return hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def problems_wanted(config: TaskConfig) -> int:

@@ -23,6 +23,7 @@ In the order in which a step runs through them:
     assembly        scores -> one number: weights, ratios, credit, advantage
     onepass         the same number and its gradient in one pass over the output layer
     rolloutlog      rollouts.jsonl
+    resuming        a run taken up, with its teacher, logs and earlier batches
     callbacks       what happens between steps: the teacher's average, checkpoints, metrics, Ctrl-C
 
 Left out: the maths (`distil.objectives`), the words (`distil.prompts`).

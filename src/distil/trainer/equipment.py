@@ -25,6 +25,7 @@ from distil.trainer.callbacks import CheckpointCallback, MetricsFile, PartsBegin
 from distil.trainer.loggers import check_loggers
 from distil.trainer.ownpolicy import tell_what_is_left_out
 from distil.trainer.probe import TeacherProbe, stop_ids
+from distil.trainer.resuming import NothingLeft
 from distil.trainer.rolloutlog import RolloutLog
 from distil.trainer.rounding import warn_of_lost_steps
 from distil.trainer.selfcritic import SelfCritic, make_critic
@@ -133,6 +134,7 @@ def callbacks_of(trainer: Any, bad_steps: BadSteps) -> list[TrainerCallback]:
         bad_steps,
         CheckpointCallback(trainer.teacher, replay, bad_steps, trainer.accelerator),
         PromptOrder(),
+        NothingLeft(),
     ]
     if zero3.asked_for(trainer.args):
         found.insert(0, PartsBegin(trainer))

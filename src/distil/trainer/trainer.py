@@ -31,8 +31,7 @@ from distil.profiling.parts import count, part, turn
 from distil.prompts.encoder import Encoder
 from distil.prompts.markers import find_markers
 from distil.prompts.messages import escape_special_tokens
-from distil.runs.checkpoints import checkpoint_step, complete_checkpoint, disk_faults_told
-from distil.runs.folder import cut_logs
+from distil.runs.checkpoints import disk_faults_told
 from distil.trainer.aggregation import ReplayBuffer, add_earlier, earlier_rows
 from distil.trainer.assembly import cost_function, observe, replay_loss
 from distil.trainer.batches import BatchBuilder
@@ -59,6 +58,7 @@ from distil.trainer.equipment import (
 from distil.trainer.ownpolicy import own_policy
 from distil.trainer.paddingfree import prepare
 from distil.trainer.probe import sampled_from
+from distil.trainer.resuming import NoStepLeft, end_without_a_step, take_up
 from distil.trainer.rolloutlog import grading_told, rollout_records
 from distil.trainer.sharedprompts import check_can_share, with_shared_prompts
 from distil.trainer.toolset import guarded
@@ -138,15 +138,12 @@ class DistILTrainer(GRPOTrainer):
         if resume_from_checkpoint:
             latest = resume_from_checkpoint is True
             named = self.args.output_dir if latest else str(resume_from_checkpoint)
-            checkpoint = from_main(lambda: complete_checkpoint(named))
-            resume_from_checkpoint = str(checkpoint)
-            self.teacher.load(checkpoint)
-            if self.objective.replay_batches:
-                self.replay.load(checkpoint, self.accelerator.process_index)
-            if self.accelerator.is_main_process:
-                cut_logs(self.args.output_dir, checkpoint_step(checkpoint))
+            resume_from_checkpoint = take_up(self, named)
         with disk_faults_told(self.args.output_dir):
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            try:
+                return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            except NoStepLeft:
+                return end_without_a_step(self)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As TRL's; FSDP2's shards are gathered, but for a checkpoint, which has them already.
