@@ -100,9 +100,12 @@ def check_same_run(folders: Folders, name: str, case: dict[str, Any]) -> None:
 
 
 def check_resumed(folder: Path) -> None:
-    """What went on from a checkpoint is bit for bit what was never stopped."""
-    whole, resumed = (torch.load(folder / f"{name}.pt")[0] for name in ("result", "resumed"))
-    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+    """What went on from a checkpoint, the last one too, is bit for bit what was never stopped."""
+    whole, *others = (
+        torch.load(folder / f"{name}.pt")[0] for name in ("result", "resumed", "done")
+    )
+    for weights in others:
+        assert all(torch.equal(weights[name], weight) for name, weight in whole.items())
 
 
 def check_same_teacher(folders: Folders, name: str) -> None:

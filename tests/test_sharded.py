@@ -62,6 +62,10 @@ def train(folder: Path, processes: int) -> None:
         resumed = trainer_of(folder / case, processes, case)
         resumed.train(resume_from_checkpoint=str(folder / case / "checkpoint-2"))
         keep(resumed, folder / case / "resumed.pt")
+        done = trainer_of(folder / case, processes, case)  # with no step left
+        done.train(resume_from_checkpoint=str(folder / case / f"checkpoint-{STEPS}"))
+        assert done.state.global_step == STEPS
+        keep(done, folder / case / "done.pt")
 
 
 def resume_on(folder: Path, processes: int) -> None:

@@ -24,6 +24,7 @@ from sharded import launch
 from shardedcases import (
     MUCH_ELSE,
     RESUMED,
+    STEPS,
     Folders,
     a_trainer,
     check_resumed,
@@ -70,6 +71,10 @@ def train(folder: Path, *, by_zero3: bool) -> None:
         resumed = trainer_of(folder / case, case)
         resumed.train(resume_from_checkpoint=str(folder / case / "checkpoint-2"))
         keep(resumed, folder / case / "resumed.pt")
+        done = trainer_of(folder / case, case)  # with no step left
+        done.train(resume_from_checkpoint=str(folder / case / f"checkpoint-{STEPS}"))
+        assert done.state.global_step == STEPS
+        keep(done, folder / case / "done.pt")
 
 
 def check_shadow(trainer: Any) -> None:
