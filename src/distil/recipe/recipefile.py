@@ -16,6 +16,9 @@ from distil.errors import RecipeError
 from distil.recipe.presets import merged, preset
 from distil.recipe.shapechecks import check_keys
 
+MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key `<<`."""
+
 
 def load_recipe(path: str | Path, preset_over_it: str | None = None) -> Recipe:
     """A recipe file (or a run folder's) as a Recipe: fields and types checked, ranges not yet.
@@ -34,13 +37,38 @@ def load_recipe(path: str | Path, preset_over_it: str | None = None) -> Recipe:
         raise RecipeError(f"In {file}: {error}") from error
 
 
+class _Twice(yaml.YAMLError):
+    """A key is twice in one group."""
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml's own, which would keep the last of two equal keys, and say nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A group, as it is written: what `<<` brings isn't in it yet, and may be overridden."""
+        group = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in group.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise _Twice(
+                        f"has {key.value!r} twice in one group, in line {lines[key.value]} and in "
+                        f"line {line}, and only the last would be read. Take one of them out."
+                    )
+                lines[key.value] = line
+        return group
+
+
 def read_yaml(file: Path, what: str) -> dict[str, Any]:
     """A YAML file's mapping; an empty file is an empty one. `what` names it in a RecipeError."""
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        given = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise RecipeError(f"The {what} {str(file)!r} can't be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _Twice as error:
+        raise RecipeError(f"The {what} {str(file)!r} {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # no UTF-8, a 32nd of May
         raise RecipeError(f"The {what} {str(file)!r} is no valid YAML: {error}") from error
     given = {} if given is None else given
     if not isinstance(given, dict):
