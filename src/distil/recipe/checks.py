@@ -36,6 +36,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
     found = [
         *range_faults(recipe),
         *task_faults(recipe.task),
+        *_folder(recipe),
         *_batches(recipe),
         *_teacher(recipe),
         *_feedback(recipe),
@@ -47,6 +48,13 @@ def check_recipe(recipe: Recipe) -> Recipe:
     if found:
         raise RecipeError("This recipe can't run:\n" + "\n".join(f"  - {f}" for f in found))
     return recipe
+
+
+def _folder(recipe: Recipe) -> list[str]:
+    """Whether the run has a folder of its own: "" would be the one that the command runs in."""
+    if recipe.train.output_dir.strip():
+        return []
+    return [f"train.output_dir is {recipe.train.output_dir!r}. Name the folder that the run makes."]
 
 
 def _batches(recipe: Recipe) -> list[str]:
