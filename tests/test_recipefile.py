@@ -94,6 +94,13 @@ def test_a_mistake_in_a_recipe_names_file_and_field(
     assert file in said
 
 
+def test_a_mistake_in_a_recipe_points_to_a_command_that_there_is(
+    recipe_file: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = recipe_file("train: {steps: many}")
+    assert complaint(["train", file], capsys).endswith(" see distil train RECIPE --help\n")
+
+
 def test_an_unknown_objective_is_told_the_known_ones_from_file_and_flag_alike(
     recipe_file: Write, started: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

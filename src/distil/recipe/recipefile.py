@@ -16,6 +16,9 @@ from distil.errors import RecipeError
 from distil.recipe.presets import merged, preset
 from distil.recipe.shapechecks import check_keys
 
+COMMAND = "distil train RECIPE"
+"""Whose --help a complaint about a file's value points to: it shows the fields."""
+
 MERGE = "tag:yaml.org,2002:merge"
 """What YAML calls the key `<<`."""
 
@@ -32,7 +35,7 @@ def load_recipe(path: str | Path, preset_over_it: str | None = None) -> Recipe:
     try:
         check_keys(given, Recipe().as_dict(), "")
         given = merged(given, over)
-        return recipe_from(given, prog=str(file))
+        return recipe_from(given)
     except RecipeError as error:
         raise RecipeError(f"In {file}: {error}") from error
 
@@ -77,7 +80,7 @@ def read_yaml(file: Path, what: str) -> dict[str, Any]:
     return given
 
 
-def recipe_from(given: dict[str, Any], *, prog: str) -> Recipe:
+def recipe_from(given: dict[str, Any]) -> Recipe:
     """Nested dicts as a Recipe, its fields and types checked as `load_recipe` does."""
     check_keys(given, Recipe().as_dict(), "")
     if given.get("preset"):
@@ -85,7 +88,7 @@ def recipe_from(given: dict[str, Any], *, prog: str) -> Recipe:
     task = dict(given.get("task", {}))
     options = task.pop("options", {})  # free in form, so no flags know them
     flags = as_flags({**given, "task": task})
-    return parse(Recipe, flags, prog=prog, default=Recipe(task=TaskConfig(options=options)))
+    return parse(Recipe, flags, prog=COMMAND, default=Recipe(task=TaskConfig(options=options)))
 
 
 def parse(kind: type, argv: list[str], *, prog: str, default: Any = None) -> Any:
