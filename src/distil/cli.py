@@ -38,7 +38,7 @@ from distil.commands.flags import (
 )
 from distil.config import Recipe
 from distil.errors import DistILError, RecipeError, perhaps
-from distil.recipe.checks import check_recipe
+from distil.recipe.checks import check_processes, check_recipe
 from distil.recipe.recipefile import load_recipe, parse
 
 USAGE = """usage: distil COMMAND ...
@@ -94,7 +94,13 @@ def _train(argv: list[str]) -> int:
     _quiet_libraries()
     if flags.dry_run and flags.profile:
         raise RecipeError("--dry-run trains nothing that --profile could time. Leave one out.")
+    if flags.gpus < 0 or not flags.gpu_gib > 0:
+        raise RecipeError(
+            f"--gpus is {flags.gpus} and --gpu-gib {flags.gpu_gib}: --gpus must be 0 (the CPU) or "
+            "more, --gpu-gib above 0."
+        )
     if flags.dry_run:
+        check_processes(recipe, max(flags.gpus, 1))
         from distil.commands.dry_run import dry_run
 
         return dry_run(recipe, flags.gpus, flags.gpu_gib)
