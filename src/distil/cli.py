@@ -17,6 +17,7 @@ command's flags (`distil.commands.flags`, `evalflags`), and what it does.
 """
 
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -58,8 +59,30 @@ distil COMMAND --help shows a command's flags.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status (2: wrong arguments, or a deliberate error)."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    """Runs a command; returns its exit status (2: wrong arguments, or a deliberate error).
+
+    Ends quietly with 1, as Python itself does, once nobody reads its output: `... | head`.
+    """
+    try:
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise  # another pipe's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes there
+        return 1
+
+
+def _nobody_reads() -> bool:
+    """Whether the other end of standard output's pipe is closed."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
