@@ -51,6 +51,17 @@ def test_a_failure_shows_the_words_that_a_teacher_would_see(
     )
 
 
+def test_what_a_program_says_is_harmless_to_a_terminal(
+    files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, tests = files
+    Path(program).write_text("def add(a, b):\n    raise ValueError('\\ud800 \\x1b[2J')\n")
+    assert main(["run-code", program, "--tests", tests]) == 1
+    said = capsys.readouterr().out
+    assert r"\ud800 \x1b[2J" in said.splitlines()[1]
+    assert r"ValueError: \ud800 [2J" in said
+
+
 def test_a_markdown_files_last_block_and_tests_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,11 @@ def test_a_row_that_is_no_problem_is_refused_by_file_line_and_field(
     assert expected in str(told.value)
 
 
+def test_a_test_may_feed_a_program_half_of_a_character(table: Make) -> None:
+    row = {"question": "?", "tests": [{"stdin": "\ud800", "expected": ""}]}
+    assert table([row], check="programs", train_size=1, eval_size=0).train[0].data["tests"]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

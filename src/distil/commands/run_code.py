@@ -9,7 +9,7 @@ from typing import Any
 
 from distil.errors import RecipeError, TaskError
 from distil.feedback.execution import extract_program, report_text
-from distil.figures.layout import as_text
+from distil.figures.layout import as_text, harmless
 from distil.recipe.taskchecks import level_faults, limit_faults
 from distil.sandbox import Job, Limits, Report, SandboxPool, Verdict
 from distil.sandbox.cells import missing_packages, not_installed
@@ -85,7 +85,7 @@ def _read_tests(file: Path) -> Any:
 
 def _row(result: TestResult) -> list[str]:
     said = result.got or result.detail or (result.error.message if result.error else "")
-    line = said.strip().split("\n")[0]
+    line = harmless(said.strip().split("\n")[0])
     return [
         str(result.index + 1), result.verdict, f"{result.cpu_s:.3f}", f"{result.peak_mb:.0f}",
         line if len(line) <= SHOWN else f"{line[:SHOWN]}...",
