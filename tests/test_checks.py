@@ -181,6 +181,11 @@ def test_a_value_on_the_right_side_of_its_bound_is_taken(path: str, value: Any) 
             with_field("feedback.corrections", "mine.jsonl"),
             "feedback.order doesn't name correction",
         ),
+        (
+            with_field("train.output_dir", ""),
+            "train.output_dir is ''. Name the folder that the run",
+        ),
+        (with_field("train.output_dir", " "), "train.output_dir is ' '. Name the folder that the"),
         (with_field("feedback.max_tokens", -1), "feedback.max_tokens is -1"),
         (with_field("feedback.max_tokens", 15), "at least 16: less has no room"),
     ],

@@ -1,6 +1,7 @@
 """The command line: nothing is loaded before it's right, usage, what train and eval are handed."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from commandline import RECIPES, Write, as_run, complaint, recipe_file, started
-from distil.cli import load_recipe, main
+from distil.cli import COMMANDS, load_recipe, main
 from distil.commands.evalflags import EvalFlags
 from distil.config import EvalConfig, Recipe, TaskConfig, TrainConfig
 from distil.runs.folder import begin_run, reopen_run
@@ -86,6 +87,25 @@ def test_the_installed_command_exits_with_2_and_no_traceback() -> None:
     assert done.stderr == (
         "distil: RecipeError: There is no command 'trian'. Perhaps you meant 'train'.\n"
     )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["eval", "--help"]])
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "distil.cli", *arguments]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_another_broken_pipe_is_no_quiet_end(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    def broken(argv: list[str]) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setitem(COMMANDS, "doctor", broken)
+    with pytest.raises(BrokenPipeError):
+        main(["doctor"])
 
 
 # ---------------------------------------------------------------- usage

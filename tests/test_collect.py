@@ -152,6 +152,7 @@ def test_solution_and_report_are_shown_together_within_a_budget(tmp_path: Path) 
     ("options", "message"),
     [
         ({"feedback_order": ["sibling", "exprt"]}, "'exprt'.*Perhaps you meant 'expert'"),
+        ({"feedback_order": "exprt"}, "'exprt'.*Perhaps you meant 'expert'"),
         ({"feedback_order": []}, "feedback_order is empty"),
         ({"teacher_shadow_device": "gpu"}, "'gpu'.*Known: same, cpu|'gpu'.*Perhaps you meant"),
         ({"feedback_combine": "al"}, "'al'.*Perhaps you meant 'all'"),
@@ -164,6 +165,10 @@ def test_unknown_ways_of_feedback_are_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=message):
         make_trainer(tmp_path, **options)
+
+
+def test_one_source_may_stand_by_itself(tmp_path: Path) -> None:
+    assert make_trainer(tmp_path, feedback_order="expert").args.feedback_order == ["expert"]
 
 
 def test_the_header_above_a_demonstration_can_be_changed_or_left_out(tmp_path: Path) -> None:

@@ -115,6 +115,21 @@ def test_two_comparisons_in_one_folder_are_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_that_cannot_be_written_is_told_as_training_tells_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    command = ["compare", str(write_suite(tmp_path)), "--output-dir"]
+    for given in ([str(file)], [str(file / "below")], [str(file), "--report-only"]):
+        assert main([*command, *given]) == 2
+        said = capsys.readouterr().err
+        assert f"distil: RunError: The folder {given[0]} can't be written (" in said
+        assert "Give another one with --output-dir." in said
+    assert main([*command, str(file / "below"), "--report-only"]) == 2
+    assert "there is nothing to report" in capsys.readouterr().err
+
+
 def test_a_process_that_outlived_its_start_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

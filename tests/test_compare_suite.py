@@ -132,6 +132,17 @@ def test_one_budget_may_be_spent_in_other_steps(tmp_path: Path) -> None:
     assert suite.recipe("other").train.steps == 1
 
 
+def test_a_contender_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    file = write_suite(tmp_path)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    again = lines.index("contenders:") + 1
+    lines.insert(again, lines[again])
+    file.write_text("\n".join(lines), encoding="utf-8")
+    wanted = f"twice in one group, in line {again + 1} and in line {again + 2}, and only the last"
+    with pytest.raises(SuiteError, match=wanted):
+        load_suite(file)
+
+
 def test_the_command_says_what_is_wrong_with_a_suite(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

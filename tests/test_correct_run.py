@@ -41,7 +41,7 @@ def problem_of_sums() -> tuple[str, str]:
     from distil.recipe.recipefile import recipe_from
     from distil.tasks import load_task
 
-    problem = load_task(recipe_from(SUMS, prog="test").task).train[0]
+    problem = load_task(recipe_from(SUMS).task).train[0]
     assert problem.answer is not None
     return problem.id, problem.answer
 

@@ -120,6 +120,21 @@ def test_each_failure_is_told_in_these_words(test: Any, outcome: TestResult, tex
     assert report_text(report(outcome), [test]) == text
 
 
+def test_half_of_a_character_is_written_out_in_every_part() -> None:
+    test = StdioTest("\ud800", "\udfff")
+    wrong = TestResult(0, Verdict.WRONG_ANSWER, got="a\udc80")
+    crash = TestResult(
+        0, Verdict.RUNTIME_ERROR, error=ErrorInfo("E", "\ud83d", ((1, "f", "\udead"),))
+    )
+    for result, words in (
+        (wrong, [r"\ud800", r"a\udc80", r"\udfff"]),
+        (crash, [r"E: \ud83d", r"\udead"]),
+    ):
+        text = report_text(Report(result.verdict, 0, 1, (result,), "strong"), (test,))
+        assert [word for word in words if word not in text] == []
+        text.encode()
+
+
 def test_reveal_decides_what_was_expected() -> None:
     wrong = report(result(Verdict.WRONG_ANSWER, got="4"))
     shown = {

@@ -49,6 +49,35 @@ def test_they_are_counted_by_torch_in_a_process_of_its_own() -> None:
     assert gpus.count() == torch.cuda.device_count()
 
 
+def test_processes_that_cannot_share_a_step_are_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded: list[Any] = []
+    monkeypatch.setattr("distil.commands.train.load_student", loaded.append)
+    monkeypatch.setattr("distil.commands.dry_run.load_task", loaded.append)
+    monkeypatch.setattr("distil.commands.train.processes", lambda: 3)
+    rollouts = ["--rollout.prompts-per-step", "2", "--rollout.num-generations", "4"]
+    command = ["train", str(RECIPES[0]), "--train.output-dir", str(tmp_path / "run"), *rollouts]
+    command += ["--train.micro-batch", "1"]
+    told = []
+    for more in ([], ["--dry-run", "--gpus", "3"]):
+        assert main([*command, *more]) == 2
+        told.append(capsys.readouterr().err)
+    assert told[0] == told[1]
+    assert "The 8 rollouts of a step (rollout.prompts_per_step x num_generations) don't" in told[0]
+    assert "over 3: train.micro_batch x 3 processes" in told[0]
+    assert loaded == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flags", [["--gpus", "-1"], ["--gpu-gib", "0"], ["--gpu-gib", "nan"]])
+def test_a_dry_run_for_no_machine_is_refused(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(RECIPES[0]), "--dry-run", *flags]) == 2
+    assert "--gpus must be 0 (the CPU) or more, --gpu-gib above 0." in capsys.readouterr().err
+
+
 def test_one_process_with_several_is_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

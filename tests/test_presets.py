@@ -21,7 +21,7 @@ Row = list[list[float]]
 
 
 def recipe(name: str) -> Recipe:
-    return check_recipe(recipe_from({"preset": name}, prog="test"))
+    return check_recipe(recipe_from({"preset": name}))
 
 
 # METHOD's table: learning rate, warm-up, updates a batch, rollouts, top-K, teacher, feedback.

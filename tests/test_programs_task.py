@@ -129,7 +129,10 @@ def test_a_package_that_is_not_there_is_refused_at_load(tmp_path: Path) -> None:
     ("task", "message"),
     [
         (TaskConfig(sandbox=SandboxConfig(cpu_s=9)), "no program is run"),
-        (TaskConfig("x.jsonl", check="programs", sandbox=SandboxConfig(cpu_s=0)), "cpu_s must be"),
+        (
+            TaskConfig("x.jsonl", check="programs", sandbox=SandboxConfig(cpu_s=0)),
+            "cpu_s is 0, and",
+        ),
         (
             TaskConfig("x.jsonl", check="programs", sandbox=SandboxConfig("unsafe")),
             "set task.sandbox.allow_unsafe: true",

@@ -71,6 +71,18 @@ __all__ = ["recipe_file", "started"]  # fixtures
         ("train: [", "is no valid YAML: while parsing"),
         ("train: {steps: 3", "is no valid YAML: while parsing"),
         ("\x00", "is no valid YAML"),
+        ("train: {steps: 2026-05-32}", "is no valid YAML: day is out of range"),
+        (
+            "task: {}\ntrain: {}\ntask: {}",
+            "has 'task' twice in one group, in line 1 and in line 3,",
+        ),
+        (
+            "train:\n  steps: 3\n  seed: 1\n  'steps': 4",
+            "has 'steps' twice in one group, in line 2 and in line 4, and only the last would be "
+            "read. Take one of them out.",
+        ),
+        ("model: {lora: {rank: 4, rank: 8}}", "has 'rank' twice in one group, in line 1 and in l"),
+        ("task: {options: {a: 1, b: 2, a: 1}}", "has 'a' twice in one group"),
     ],
 )
 def test_a_mistake_in_a_recipe_names_file_and_field(
@@ -80,6 +92,13 @@ def test_a_mistake_in_a_recipe_names_file_and_field(
     said = complaint(["train", file], capsys)
     assert expected in said
     assert file in said
+
+
+def test_a_mistake_in_a_recipe_points_to_a_command_that_there_is(
+    recipe_file: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = recipe_file("train: {steps: many}")
+    assert complaint(["train", file], capsys).endswith(" see distil train RECIPE --help\n")
 
 
 def test_an_unknown_objective_is_told_the_known_ones_from_file_and_flag_alike(
@@ -154,6 +173,16 @@ def test_there_is_a_recipe_to_ship() -> None:
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "{}"])
 def test_an_empty_recipe_is_the_default_one(recipe_file: Write, text: str) -> None:
     assert load_recipe(recipe_file(text)) == Recipe()
+
+
+def test_merged_groups_may_be_overridden(recipe_file: Write) -> None:
+    text = """
+        task: {options: &base {future: none, top_k: 3}}
+        objective: {<<: *base, top_k: 4}
+    """
+    recipe = load_recipe(recipe_file(text))
+    assert (recipe.objective.future, recipe.objective.top_k) == ("none", 4)
+    assert recipe.task.options == {"future": "none", "top_k": 3}
 
 
 @pytest.mark.parametrize(

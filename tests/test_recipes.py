@@ -214,7 +214,8 @@ def test_a_dry_run_says_what_would_happen_and_makes_nothing(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = flags(name, tmp_path, FAMILY[name])
-    assert main(["train", str(ROOT / f"{name}.yaml"), *given, "--dry-run", "--gpus", "4"]) == 0
+    given += ["--train.micro-batch", "1", "--dry-run", "--gpus", "4"]  # four rollouts
+    assert main(["train", str(ROOT / f"{name}.yaml"), *given]) == 0
     told = capsys.readouterr().out
     assert "4 problems to train on, 0 to validate on, 2 held out" in told
     assert "one of 4 GPUs" in told

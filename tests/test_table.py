@@ -114,6 +114,12 @@ def test_a_split_column_decides_instead_if_there_is_one(table: Make) -> None:
             {**SUM, "split": "dev"},
             "line 2: the field 'split' is 'dev'. Make it 'train', 'validation' or 'test'.",
         ),
+        (
+            {"question": "What is \ud83d?", "answer": "5"},
+            "line 2: the field 'question' has '\\ud83d', half of a character (a lone surrogate),",
+        ),
+        ({"question": "?", "answer": "\udc00"}, "the field 'answer' has '\\udc00', half of a char"),
+        ({**SUM, "hint": "\ud800"}, "line 2: the field 'hint' has '\\ud800', half of a character"),
         ({**SUM, "id": "1"}, "line 2: the field 'id' is that of line 1. Take one of them out."),
         (sums(1)[0], "line 2: the field 'question' is that of line 1. Take one of them out."),
         (
@@ -131,6 +137,11 @@ def test_a_row_that_is_no_problem_is_refused_by_file_line_and_field(
     assert expected in str(told.value)
 
 
+def test_a_test_may_feed_a_program_half_of_a_character(table: Make) -> None:
+    row = {"question": "?", "tests": [{"stdin": "\ud800", "expected": ""}]}
+    assert table([row], check="programs", train_size=1, eval_size=0).train[0].data["tests"]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -139,6 +150,7 @@ def test_a_row_that_is_no_problem_is_refused_by_file_line_and_field(
         ({"answer": "Rome"}, "letter of a choice, A to B. Perhaps you meant 'B'."),
         ({"choices": None}, "the field 'choices' is None. Make it a list of 2 to 26 texts"),
         ({"choices": ["Rome"]}, "the field 'choices' is ['Rome']. Make it a list of 2 to 26"),
+        ({"choices": ["Rome", "\ud800"]}, "the field 'choices' has '\\ud800', half of a character"),
         ({"choices": ["Rome", 2]}, "the field 'choices' is ['Rome', 2]. Make it a list of"),
         ({"choices": 10**9}, "the field 'choices' is 1000000000. Make it a list of 2 to 26"),
         ({"choises": 2}, "the field 'answer' is 'B'."),

@@ -17,6 +17,7 @@ command's flags (`distil.commands.flags`, `evalflags`), and what it does.
 """
 
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ from distil.commands.flags import (
 )
 from distil.config import Recipe
 from distil.errors import DistILError, RecipeError, perhaps
-from distil.recipe.checks import check_recipe
+from distil.recipe.checks import check_processes, check_recipe
 from distil.recipe.recipefile import load_recipe, parse
 
 USAGE = """usage: distil COMMAND ...
@@ -58,8 +59,30 @@ distil COMMAND --help shows a command's flags.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status (2: wrong arguments, or a deliberate error)."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    """Runs a command; returns its exit status (2: wrong arguments, or a deliberate error).
+
+    Ends quietly with 1, as Python itself does, once nobody reads its output: `... | head`.
+    """
+    try:
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise  # another pipe's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes there
+        return 1
+
+
+def _nobody_reads() -> bool:
+    """Whether the other end of standard output's pipe is closed."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
@@ -94,7 +117,13 @@ def _train(argv: list[str]) -> int:
     _quiet_libraries()
     if flags.dry_run and flags.profile:
         raise RecipeError("--dry-run trains nothing that --profile could time. Leave one out.")
+    if flags.gpus < 0 or not flags.gpu_gib > 0:
+        raise RecipeError(
+            f"--gpus is {flags.gpus} and --gpu-gib {flags.gpu_gib}: --gpus must be 0 (the CPU) or "
+            "more, --gpu-gib above 0."
+        )
     if flags.dry_run:
+        check_processes(recipe, max(flags.gpus, 1))
         from distil.commands.dry_run import dry_run
 
         return dry_run(recipe, flags.gpus, flags.gpu_gib)

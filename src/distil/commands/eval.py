@@ -74,7 +74,10 @@ def _regraded(own: Evaluation, flags: EvalFlags) -> Evaluation:
 
     task = flags.task
     if task == TaskConfig() and own.settings:
-        task = recipe_from({"task": own.settings["task"]}, prog=own.name).task
+        try:
+            task = recipe_from({"task": own.settings["task"]}).task
+        except RecipeError as error:
+            raise RecipeError(f"In {own.name}: {error}") from error
     loaded = load_task(task)
     attempts = regraded(own.attempts, loaded, own.problems)
     changed = sum(a.reward != b.reward for a, b in zip(own.attempts, attempts, strict=True))

@@ -16,12 +16,12 @@ from datasets import Dataset
 from distil.config import Recipe
 from distil.distributed.processes import from_main, on_each, processes, sharding, zero3_asked
 from distil.distributed.zero3 import loading_parts
-from distil.errors import RecipeError
 from distil.feedback import corrections
 from distil.feedback.correctionfile import CORRECTIONS_FILE
 from distil.feedback.judge import check_judge
 from distil.models import frozen_dtype, load_model, resolve_model, to_accelerator
 from distil.prompts.encoder import check_thinking, template_options
+from distil.recipe.checks import check_processes
 from distil.runs.folder import updates_per_step
 from distil.tasks import Task, student_prompt
 from distil.tasks.grader import Grader
@@ -117,15 +117,9 @@ def rows(task: Task, problems: Sequence[Problem]) -> Dataset:
 def training_args(recipe: Recipe) -> DistILConfig:
     """A recipe as DistIL's (and so TRL's and transformers') training arguments."""
     train, rollout, objective = recipe.train, recipe.rollout, recipe.objective
+    check_processes(recipe, processes())
     per_step = rollout.prompts_per_step * rollout.num_generations
-    per_pass = train.micro_batch * processes()
-    if per_step % (per_pass * train.updates_per_batch):
-        raise RecipeError(
-            f"The {per_step} rollouts of a step (rollout.prompts_per_step x num_generations) don't "
-            f"divide into {train.updates_per_batch} updates (train.updates_per_batch) of passes "
-            f"over {per_pass}: train.micro_batch x {processes()} processes. Lower micro_batch."
-        )
-    micro_batches = per_step // per_pass
+    micro_batches = per_step // (train.micro_batch * processes())
     updates = updates_per_step(recipe)
     accelerated = torch.accelerator.is_available()
     with warnings.catch_warnings():

@@ -33,6 +33,7 @@ from distil.figures.tables import result_rows
 from distil.live import LiveView
 from distil.live.timeleft import TimeLeft
 from distil.profiling.profiler import ProfileCallback
+from distil.recipe.checks import check_processes
 from distil.runs.alarms import Alarms
 from distil.runs.checkpoints import has_checkpoint
 from distil.runs.folder import (
@@ -67,6 +68,7 @@ def _train(recipe: Recipe, *, resume: bool, profile: bool) -> int:
     folder = Path(recipe.train.output_dir)
     # Cheap checks first: nothing is loaded for a wrong option.
     on_each(lambda: check_one_gpu(torch.cuda.device_count()))
+    on_each(lambda: check_processes(recipe, processes()))
     on_each(lambda: check_loggers(recipe.train.report_to, "train.report_to"))
     task = on_each(lambda: load_task(recipe.task))
     on_each(lambda: run_corrections(recipe))

@@ -21,6 +21,7 @@ from distil.compare.report import settings, write_report
 from distil.compare.results import choices, rates_of
 from distil.compare.runner import Launcher, Processes, only_one
 from distil.compare.suite import Suite, load_suite
+from distil.runs.folder import make_writable
 
 
 def compare(
@@ -41,6 +42,8 @@ def compare(
         suite = replace(suite, output_dir=Path(output_dir))
     check_unchanged(possible_runs(suite))
     if report_only:
+        if suite.output_dir.exists():
+            make_writable(suite.output_dir, "--output-dir")
         print(write_report(suite))
         return 0
     with only_one(suite.output_dir):

@@ -91,7 +91,7 @@ class Run:
         """How it ended; None: it has not."""
         try:
             stored = json.loads(self._outcome_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return self._reported()
         return Outcome(**{**stored, "last_lines": tuple(stored["last_lines"])})
 

@@ -26,6 +26,7 @@ from distil.compare.curves import read_curve
 from distil.compare.plan import Outcome, Run
 from distil.distributed.gpus import SharedGpus
 from distil.errors import RunError, SuiteError
+from distil.runs.folder import make_writable
 
 STOPPED = 130
 SIGNALS_OF_A_STOP = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP}
@@ -112,8 +113,12 @@ class Processes:
 
 @contextmanager
 def only_one(output_dir: Path) -> Any:
-    """Holds the suite's folder. Raises SuiteError if another `distil compare` works in it."""
-    (output_dir / "runs").mkdir(parents=True, exist_ok=True)
+    """Holds the suite's folder. Raises SuiteError if another `distil compare` works in it.
+
+    Raises RunError if it can't be written.
+    """
+    make_writable(output_dir, "--output-dir")
+    (output_dir / "runs").mkdir(exist_ok=True)
     with (output_dir / LOCK_FILE).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -163,7 +163,7 @@ def _contenders(given: Any) -> dict[str, dict[str, Any]]:
 def _parsed(name: str, base: dict[str, Any], changes: dict[str, Any]) -> Recipe:
     """A contender's recipe, its types checked."""
     try:
-        return recipe_from(merge(base, changes), prog=f"contender {name}")
+        return recipe_from(merge(base, changes))
     except RecipeError as error:
         raise SuiteError(f"In contender {name!r}: {error}") from error
 

@@ -233,9 +233,13 @@ def _short(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without what differs from run to run, or means something to a terminal."""
+    """Without what differs from run to run, or means something to a terminal.
+
+    Half of a character (a lone surrogate), which no tokenizer takes, is written out.
+    """
     text = _ADDRESS.sub("0x...", text.replace("\r\n", "\n"))
-    return _CONTROL.sub("", _PATH.sub(r"\1", text))
+    whole = text.encode("utf-8", "backslashreplace").decode()
+    return _CONTROL.sub("", _PATH.sub(r"\1", whole))
 
 
 def _cut_at_line(text: str, limit: int) -> str:

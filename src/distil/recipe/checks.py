@@ -1,5 +1,7 @@
 """Every check on a recipe that is read: `check_recipe`, and the values that don't go together.
 
+`check_processes`: whether so many processes can train it.
+
 Each message states the fact, the reason and the fix. Nothing here imports torch or reads a file.
 Left out: unknown fields and wrong shapes (`distil.recipe.shapechecks`, as a file is read).
 """
@@ -36,6 +38,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
     found = [
         *range_faults(recipe),
         *task_faults(recipe.task),
+        *_folder(recipe),
         *_batches(recipe),
         *_teacher(recipe),
         *_feedback(recipe),
@@ -47,6 +50,27 @@ def check_recipe(recipe: Recipe) -> Recipe:
     if found:
         raise RecipeError("This recipe can't run:\n" + "\n".join(f"  - {f}" for f in found))
     return recipe
+
+
+def check_processes(recipe: Recipe, count: int) -> None:
+    """Raises RecipeError where so many processes can't share a step's rollouts equally."""
+    train, rollout = recipe.train, recipe.rollout
+    per_step = rollout.prompts_per_step * rollout.num_generations
+    per_pass = train.micro_batch * count
+    if per_step % (per_pass * train.updates_per_batch):
+        raise RecipeError(
+            f"The {per_step} rollouts of a step (rollout.prompts_per_step x num_generations) don't "
+            f"divide into {train.updates_per_batch} updates (train.updates_per_batch) of passes "
+            f"over {per_pass}: train.micro_batch x {count} processes. Lower micro_batch, or take "
+            "another number of processes (GPUs)."
+        )
+
+
+def _folder(recipe: Recipe) -> list[str]:
+    """Whether the run has a folder of its own: "" would be the one that the command runs in."""
+    if recipe.train.output_dir.strip():
+        return []
+    return [f"train.output_dir is {recipe.train.output_dir!r}. Name the folder that the run makes."]
 
 
 def _batches(recipe: Recipe) -> list[str]:

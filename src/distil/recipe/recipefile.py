@@ -16,6 +16,12 @@ from distil.errors import RecipeError
 from distil.recipe.presets import merged, preset
 from distil.recipe.shapechecks import check_keys
 
+COMMAND = "distil train RECIPE"
+"""Whose --help a complaint about a file's value points to: it shows the fields."""
+
+MERGE = "tag:yaml.org,2002:merge"
+"""What YAML calls the key `<<`."""
+
 
 def load_recipe(path: str | Path, preset_over_it: str | None = None) -> Recipe:
     """A recipe file (or a run folder's) as a Recipe: fields and types checked, ranges not yet.
@@ -29,18 +35,43 @@ def load_recipe(path: str | Path, preset_over_it: str | None = None) -> Recipe:
     try:
         check_keys(given, Recipe().as_dict(), "")
         given = merged(given, over)
-        return recipe_from(given, prog=str(file))
+        return recipe_from(given)
     except RecipeError as error:
         raise RecipeError(f"In {file}: {error}") from error
+
+
+class _Twice(yaml.YAMLError):
+    """A key is twice in one group."""
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml's own, which would keep the last of two equal keys, and say nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A group, as it is written: what `<<` brings isn't in it yet, and may be overridden."""
+        group = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in group.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise _Twice(
+                        f"has {key.value!r} twice in one group, in line {lines[key.value]} and in "
+                        f"line {line}, and only the last would be read. Take one of them out."
+                    )
+                lines[key.value] = line
+        return group
 
 
 def read_yaml(file: Path, what: str) -> dict[str, Any]:
     """A YAML file's mapping; an empty file is an empty one. `what` names it in a RecipeError."""
     try:
-        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        given = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise RecipeError(f"The {what} {str(file)!r} can't be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _Twice as error:
+        raise RecipeError(f"The {what} {str(file)!r} {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # no UTF-8, a 32nd of May
         raise RecipeError(f"The {what} {str(file)!r} is no valid YAML: {error}") from error
     given = {} if given is None else given
     if not isinstance(given, dict):
@@ -49,7 +80,7 @@ def read_yaml(file: Path, what: str) -> dict[str, Any]:
     return given
 
 
-def recipe_from(given: dict[str, Any], *, prog: str) -> Recipe:
+def recipe_from(given: dict[str, Any]) -> Recipe:
     """Nested dicts as a Recipe, its fields and types checked as `load_recipe` does."""
     check_keys(given, Recipe().as_dict(), "")
     if given.get("preset"):
@@ -57,7 +88,7 @@ def recipe_from(given: dict[str, Any], *, prog: str) -> Recipe:
     task = dict(given.get("task", {}))
     options = task.pop("options", {})  # free in form, so no flags know them
     flags = as_flags({**given, "task": task})
-    return parse(Recipe, flags, prog=prog, default=Recipe(task=TaskConfig(options=options)))
+    return parse(Recipe, flags, prog=COMMAND, default=Recipe(task=TaskConfig(options=options)))
 
 
 def parse(kind: type, argv: list[str], *, prog: str, default: Any = None) -> Any:

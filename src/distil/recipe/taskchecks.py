@@ -3,7 +3,13 @@
 Left out: sizes (`distil.recipe.rangechecks`), and what is in a table (`distil.tasks.rows`).
 """
 
+from collections.abc import Callable, Mapping
+from math import inf
+
 from distil.config import TABLE_ENDING, SandboxConfig, TaskConfig
+
+LEAST = {"mem_mb": 16, "out_kb": 1, "err_kb": 0, "threads": 1, "workers": 0}
+"""Of the sandbox's whole numbers; its seconds and factors must be above 0."""
 
 
 def task_faults(task: TaskConfig) -> list[str]:
@@ -42,14 +48,35 @@ def _sandbox(task: TaskConfig) -> list[str]:
         found.append(
             "task.sandbox is set, but no program is run. Leave it out, or set task.check: programs."
         )
-    if wants.cpu_s <= 0 or wants.mem_mb < 16 or wants.workers < 0:
-        found.append(
-            f"task.sandbox allows {wants.cpu_s} s, {wants.mem_mb} MiB and {wants.workers} workers: "
-            "cpu_s must be above 0, mem_mb at least 16, workers at least 0."
-        )
-    if wants.level == "unsafe" and not wants.allow_unsafe:
-        found.append(
-            "task.sandbox.level is unsafe: programs could read your files and use your network. If "
-            "you mean that, set task.sandbox.allow_unsafe: true."
-        )
+    given = {"cpu_s": wants.cpu_s, "mem_mb": wants.mem_mb, "workers": wants.workers}
+    names = ("task.sandbox.level", "task.sandbox.allow_unsafe: true")
+    return [
+        *found,
+        *limit_faults(given, lambda name: f"task.sandbox.{name}"),
+        *level_faults(wants.level, names, allow_unsafe=wants.allow_unsafe),
+    ]
+
+
+def limit_faults(limits: Mapping[str, float], called: Callable[[str], str]) -> list[str]:
+    """Limits of the sandbox that allow nothing, NaN among them.
+
+    `called` is what the reader calls a limit: a recipe's field, or a flag.
+    """
+    found: list[str] = []
+    for name, value in limits.items():
+        least = LEAST.get(name)
+        if least is None and not 0 < value < inf:
+            found.append(f"{called(name)} is {value}, and must be a number above 0.")
+        elif least is not None and value < least:
+            found.append(f"{called(name)} is {value}, and must be at least {least}.")
     return found
+
+
+def level_faults(level: str, names: tuple[str, str], *, allow_unsafe: bool) -> list[str]:
+    """Whether unsafe was asked for only once; `names` are the level's, and of what allows it."""
+    if level != "unsafe" or allow_unsafe:
+        return []
+    return [
+        f"{names[0]} is unsafe: programs could read your files and use your network. If you mean "
+        f"that, set {names[1]}."
+    ]

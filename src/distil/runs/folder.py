@@ -82,16 +82,21 @@ def check_new_run(folder: str | Path) -> Path:
             f"{path} has {', '.join(there[:5])}{' and more' if len(there) > 5 else ''}, which the "
             "run would overwrite. Give another --train.output-dir, or move what is there."
         )
+    make_writable(path, "--train.output-dir")
+    return path
+
+
+def make_writable(folder: Path, flag: str) -> None:
+    """Makes a folder. Raises RunError, which names the flag for another, if it can't be written."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_text(path / ".writable", "")
-        (path / ".writable").unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / ".writable", "")
+        (folder / ".writable").unlink()
     except OSError as error:
         raise RunError(
-            f"The run folder {path} can't be written ({error.strerror}). Give another one with "
-            "--train.output-dir."
+            f"The folder {folder} can't be written ({error.strerror}). Give another one with "
+            f"{flag}."
         ) from error
-    return path
 
 
 def begin_run(

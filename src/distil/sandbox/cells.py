@@ -159,19 +159,38 @@ def _site_folders() -> list[str]:
     return [str(p) for p in (stdlib / "site-packages", stdlib / "dist-packages") if p.is_dir()]
 
 
+def missing_packages(preload: Sequence[str]) -> list[str]:
+    """Those that programs couldn't import: neither the standard library's nor installed."""
+    return [name for name in preload if name not in sys.stdlib_module_names and not _place(name)]
+
+
+def not_installed(where: str, name: str) -> str:
+    """What is said of such a package; `where` is the field or the flag that names it."""
+    return (
+        f"{where} names {name!r}, and no such package is installed. Install it where distil runs, "
+        "or leave it out."
+    )
+
+
+def _place(name: str) -> Path | None:
+    """The folder of an installed package; None if there is none."""
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # of nothing's part, or no name at all
+        return None
+    folders = None if found is None else found.submodule_search_locations
+    return Path(next(iter(folders))) if folders else None
+
+
 def _packages(preload: Sequence[str]) -> tuple[list[str], list[str]]:
     """The preloaded packages' own folders, and where they are imported from."""
     folders, paths = [], []
     for name in preload:
         if name in sys.stdlib_module_names:
             continue
-        found = importlib.util.find_spec(name)
-        if found is None or not found.submodule_search_locations:
-            raise SandboxUnavailable(
-                f"task.sandbox.preload names {name!r}, and no such package is installed. Install "
-                "it where distil runs, or leave it out."
-            )
-        place = Path(next(iter(found.submodule_search_locations)))
+        place = _place(name)
+        if place is None:
+            raise SandboxUnavailable(not_installed("task.sandbox.preload", name))
         bundled = place.parent / f"{name}.libs"
         folders += [str(p) for p in (place, bundled) if p.is_dir()]
         paths.append(str(place.parent))

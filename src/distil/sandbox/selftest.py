@@ -100,8 +100,9 @@ async def choose_cell(
         return made, {**state, "refused": reasons, "kernel": platform.release()}
     told = "\n".join(f"  {name}: {why}" for name, why in reasons.items())
     raise SandboxUnavailable(
-        f"No level of the sandbox holds on this machine:\n{told}\nPrograms can be "
-        "graded on another machine, or without any protection with task.sandbox.allow_unsafe: true."
+        f"No level of the sandbox holds on this machine:\n{told}\nPrograms can be graded on "
+        "another machine, or without any protection with task.sandbox.allow_unsafe: true (distil "
+        "run-code: --allow-unsafe)."
     )
 
 

@@ -41,6 +41,8 @@ class Rows:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             if name not in known and near and near[0] not in row:
                 self._refuse(line, name, f"isn't known. Perhaps you meant {near[0]!r}.")
+        for name in (n for n in known if n in row and n != "tests"):  # a program may be fed any
+            self._check_characters(line, name, row[name])
         question = self._text(line, row, "question")
         answer = None
         if self._kind.needs_answer or row.get("answer") is not None:
@@ -68,6 +70,19 @@ class Rows:
         if not isinstance(value, str) or not value.strip():
             self._refuse(line, field, f"is {value!r}. Make it a text that isn't blank.")
         return value
+
+    def _check_characters(self, line: int, field: str, value: Any) -> None:
+        """JSON's \\ud800 alone is half a character, which no tokenizer takes."""
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])
+            self._refuse(
+                line,
+                field,
+                f"has {half}, half of a character (a lone surrogate), which is no text. Write the "
+                "whole character, or take it out.",
+            )
 
     def _check_splits(self) -> None:
         if None in self.splits and set(self.splits) != {None}:

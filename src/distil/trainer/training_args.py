@@ -70,6 +70,8 @@ class DistILConfig(GRPOConfig):
     disable_dropout: bool = _help(True, "Dropout would add noise to every cost and credit.")
 
     def __post_init__(self) -> None:
+        if isinstance(self.feedback_order, str):  # one source, as a recipe takes it too
+            self.feedback_order = [self.feedback_order]
         objective = as_objective(self.objective)
         self.objective = asdict(objective)
         self.scale_rewards = objective.scale_rewards
