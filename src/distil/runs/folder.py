@@ -161,11 +161,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_lines(path: Path, *records: Mapping[str, Any]) -> None:
-    """Adds records to a file of JSON lines, which it makes if there is none."""
+    """Adds records to a file of JSON lines, which it makes if there is none.
+
+    Raises ValueError for NaN and infinities, which JSON has no word for: write None, or their name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def rollout_files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ In the order in which a step runs through them:
     sharedprompts   a group's prompt read once while sampling
     draws           how its tokens are drawn on a CPU
     collect         rollouts and rewards -> feedback, contexts, teacher prompts
+    rewards         no reward but a finite number: others are ungraded
     selfcritic      the student as a critic of its own answers, one kind of feedback
     probe           the teacher's own answers, sampled and graded: is it better than the student?
     batches         what a batch of rollouts gets besides: supports, teacher's scores, baselines

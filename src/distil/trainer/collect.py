@@ -82,14 +82,15 @@ def collect_feedback(
     first: int,
     environments: Sequence[Any] | None = None,
     critic: Critic | None = None,
+    unfinite: str = "",
 ) -> Collected:
     """Asks the feedback functions, gathers the groups, and chooses each rollout's context.
 
     rewards: this process's, NaN for ungraded. gather: concatenates lists over processes, in order.
     first: the place of this process's first rollout in that order. environments: TRL's, one a
     rollout, handed to feedback functions as to reward functions. critic: who writes critiques, if
-    anybody does. Raises FeedbackError where a feedback function raises, or returns a wrong length
-    or type.
+    anybody does. unfinite: which reward function returned what that is no finite number, in words.
+    Raises FeedbackError where a feedback function raises, or returns a wrong length or type.
     """
     columns = {
         key: [row[key] for row in inputs]
@@ -119,17 +120,27 @@ def collect_feedback(
     contexts = choose_contexts(rollouts, order, **choosing)
     mine = slice(first, first + len(prompts))
     everyones = [] if critiques is None else gather([critiques])
-    _check_not_all_failed([r.reward for r in rollouts], everyones)
+    _check_not_all_failed([r.reward for r in rollouts], everyones, unfinite)
     closings = [row.get("instruction") for row in inputs]
     return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine], critiques)
 
 
-def _check_not_all_failed(rewards: Sequence[float | None], critiques: Sequence[Critiques]) -> None:
+def _check_not_all_failed(
+    rewards: Sequence[float | None], critiques: Sequence[Critiques], unfinite: str
+) -> None:
     """Raises FeedbackError where a source failed on every rollout: that teaches nothing, and costs.
 
     Both are all processes'; critiques has none where nobody writes any.
     """
-    if rewards and all(reward is None for reward in rewards):
+    ungraded = bool(rewards) and all(reward is None for reward in rewards)
+    if ungraded and unfinite:
+        raise FeedbackError(
+            f"Not one of this step's {len(rewards)} rollouts could be graded: the reward function "
+            f"{unfinite}, which is no finite number. Mend it (a division by 0, the mean of "
+            "nothing?), or return None where an answer can't be judged, and resume from the last "
+            "checkpoint."
+        )
+    if ungraded:
         raise FeedbackError(
             f"Not one of this step's {len(rewards)} rollouts could be graded: every reward "
             "function returned None for all of them. So no success is known, and a judge or a "
