@@ -40,6 +40,13 @@ def broken(completions: list[Any], **columns: Any) -> list[float]:
     raise KeyError("gold")
 
 
+def third_says(**fields: Any) -> Callable[..., list[Any]]:
+    def odd(completions: list[Any], **columns: Any) -> list[Any]:
+        return [Feedback(**fields) if i == 2 else None for i in range(len(completions))]
+
+    return odd
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -49,6 +56,11 @@ def broken(completions: list[Any], **columns: Any) -> list[float]:
         ({"feedback_funcs": broken}, "'broken' raised KeyError"),
         ({"feedback_funcs": lambda **c: ["a"]}, "1 answers for 8"),
         ({"feedback_funcs": lambda completions, **c: [3] * len(completions)}, "returned a int"),
+        ({"feedback_funcs": third_says(text=3)}, r"'odd' .* text is a int \(3\), for completion 2"),
+        ({"feedback_funcs": third_says(demonstration=["a"])}, "demonstration is a list"),
+        ({"feedback_funcs": third_says(source=None)}, "source is a NoneType"),
+        ({"feedback_funcs": third_says(reward="1")}, "reward is a str"),
+        ({"feedback_funcs": third_says(progress="all")}, "progress is a str"),
     ],
 )
 def test_broken_reward_and_feedback_functions_are_named(

@@ -4,6 +4,7 @@ In the order in which a step runs through them:
 
     trainer         the seam: TRL's three methods, and who is called in each
     training_args   DistILConfig, its arguments
+    rowchecks       whether a dataset's rows can be trained on, before anything is loaded
     rounding        whether 16-bit weights can take a learning rate's steps
     equipment       what it works with, made from those: teacher, critic, probe, logs
     loggers         whether the loggers that were asked for are installed

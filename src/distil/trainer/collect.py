@@ -6,6 +6,7 @@ all processes before siblings are looked for. Left out: model calls.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from distil.config import Combine
@@ -26,6 +27,15 @@ from distil.prompts.messages import (
 from distil.types import Feedback, Prompt, Rollout, TeacherContext
 
 FeedbackFunc = Callable[..., Sequence[Feedback | str | None]]
+
+FEEDBACK_FIELDS = (
+    ("text", str | None, "a string or None"),
+    ("demonstration", str | None, "a string or None"),
+    ("source", str, "a string"),
+    ("reward", Real | None, "a number or None"),
+    ("progress", Real | None, "a number or None"),
+)
+"""Field, its types, and these in words."""
 
 
 @dataclass(frozen=True)
@@ -264,13 +274,27 @@ def _ask(
             f"The feedback function {name!r} returned {len(answers)} answers for {len(prompts)} "
             "completions. Return one Feedback, string or None for each, in order."
         )
-    for answer in answers:
+    for row, answer in enumerate(answers):
         if not isinstance(answer, Feedback | str | None):
             raise FeedbackError(
-                f"The feedback function {name!r} returned a {type(answer).__name__}. Return a "
-                "Feedback, a string (the report's text) or None."
+                f"The feedback function {name!r} returned a {type(answer).__name__} for completion "
+                f"{row}. Return a Feedback, a string (the report's text) or None."
             )
+        if isinstance(answer, Feedback):
+            _check_fields(name, row, answer)
     return [Feedback(text=a, source=name) if isinstance(a, str) else a for a in answers]
+
+
+def _check_fields(name: str, row: int, answer: Feedback) -> None:
+    """Raises FeedbackError for a Feedback with a field of another type than its own."""
+    for field, kinds, said in FEEDBACK_FIELDS:
+        value = getattr(answer, field)
+        if not isinstance(value, kinds):
+            raise FeedbackError(
+                f"The feedback function {name!r} returned a Feedback whose {field} is a "
+                f"{type(value).__name__} ({str(value)[:60]}), for completion {row} (the first is "
+                f"0). Give {said}."
+            )
 
 
 def _escaped(context: TeacherContext, markers: Sequence[str]) -> TeacherContext:

@@ -94,7 +94,7 @@ class DistILTrainer(GRPOTrainer):
         feedback_funcs: FeedbackFunc | list[FeedbackFunc] | None = None,
         **kwargs: Any,
     ) -> None:
-        args = checked_arguments(args, train_dataset)
+        args = checked_arguments(args, train_dataset, kwargs)
         # Everything _calculate_rewards hands on to _generate_and_score_completions.
         self._collected: Collected | None = None
         self._sampling_ended = 0.0
