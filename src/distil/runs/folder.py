@@ -13,6 +13,7 @@
     bad-steps.jsonl, bad-steps/                       skipped steps, and their batches
     ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
                        (of another process than the main one: ungraded-process-N.jsonl)
+    earlier-N/         logs of an earlier training in the same folder (distil.runs.earlier)
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 

@@ -31,8 +31,8 @@ from distil.profiling.parts import count, part, turn
 from distil.prompts.encoder import Encoder
 from distil.prompts.markers import find_markers
 from distil.prompts.messages import escape_special_tokens
-from distil.runs.checkpoints import checkpoint_step, complete_checkpoint, disk_faults_told
-from distil.runs.folder import cut_logs
+from distil.runs.checkpoints import complete_checkpoint, disk_faults_told
+from distil.runs.earlier import fit_logs
 from distil.trainer.aggregation import ReplayBuffer, add_earlier, earlier_rows
 from distil.trainer.assembly import cost_function, observe, replay_loss
 from distil.trainer.batches import BatchBuilder
@@ -138,6 +138,7 @@ class DistILTrainer(GRPOTrainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As TRL's; True resumes from the last sound checkpoint (`distil.runs.checkpoints`)."""
+        checkpoint = None
         if resume_from_checkpoint:
             latest = resume_from_checkpoint is True
             named = self.args.output_dir if latest else str(resume_from_checkpoint)
@@ -146,8 +147,7 @@ class DistILTrainer(GRPOTrainer):
             self.teacher.load(checkpoint)
             if self.objective.replay_batches:
                 self.replay.load(checkpoint, self.accelerator.process_index)
-            if self.accelerator.is_main_process:
-                cut_logs(self.args.output_dir, checkpoint_step(checkpoint))
+        from_main(lambda: fit_logs(self.args.output_dir, checkpoint))
         with disk_faults_told(self.args.output_dir):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
