@@ -3,14 +3,17 @@
 The choice by itself is tested in `test_feedback.py`, the prompts' text in `test_prompts.py`.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distil import Feedback
 from distil.errors import FeedbackError, RecipeError, TrainingError
+from distil.trainer.rewards import RewardWatch
 from distil.trainer.rolloutlog import grading_failed
 from trainertoys import generation_batch, lines, make_trainer
 
@@ -37,6 +40,13 @@ def broken(completions: list[Any], **columns: Any) -> list[float]:
     raise KeyError("gold")
 
 
+def third_says(**fields: Any) -> Callable[..., list[Any]]:
+    def odd(completions: list[Any], **columns: Any) -> list[Any]:
+        return [Feedback(**fields) if i == 2 else None for i in range(len(completions))]
+
+    return odd
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -46,6 +56,11 @@ def broken(completions: list[Any], **columns: Any) -> list[float]:
         ({"feedback_funcs": broken}, "'broken' raised KeyError"),
         ({"feedback_funcs": lambda **c: ["a"]}, "1 answers for 8"),
         ({"feedback_funcs": lambda completions, **c: [3] * len(completions)}, "returned a int"),
+        ({"feedback_funcs": third_says(text=3)}, r"'odd' .* text is a int \(3\), for completion 2"),
+        ({"feedback_funcs": third_says(demonstration=["a"])}, "demonstration is a list"),
+        ({"feedback_funcs": third_says(source=None)}, "source is a NoneType"),
+        ({"feedback_funcs": third_says(reward="1")}, "reward is a str"),
+        ({"feedback_funcs": third_says(progress="all")}, "progress is a str"),
     ],
 )
 def test_broken_reward_and_feedback_functions_are_named(
@@ -82,6 +97,70 @@ def test_ungraded_rollouts_are_no_successes_and_are_counted(tmp_path: Path) -> N
 
 
 # ---------------------------------------------------------------- what the teacher is shown
+
+
+@pytest.mark.parametrize("objective", ["distil", "grpo"])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e39, torch.tensor(math.inf)])
+def test_a_reward_that_is_no_finite_number_is_ungraded_as_none_is(
+    tmp_path: Path, objective: str, value: Any
+) -> None:
+    def first_is(value: Any) -> Callable[..., list[Any]]:
+        def odd(completions: list[Any], **columns: Any) -> list[Any]:
+            return [value, *(float(i % 2) for i in range(1, len(completions)))]
+
+        return odd
+
+    options = {"max_steps": 2, "objective": {"name": objective}}
+    trainer = make_trainer(tmp_path / "odd", reward_funcs=first_is(value), **options)
+    with pytest.warns(UserWarning, match="'odd' returned -?(inf|nan) for 1") as said:
+        trainer.train()
+    ours = [w for w in said if "reward function" in str(w.message)]
+    assert len(ours) == 1  # though each step had one
+    twin = make_trainer(tmp_path / "none", reward_funcs=first_is(None), **options)
+    twin.train()
+    text = (tmp_path / "odd/rollouts.jsonl").read_text(encoding="utf-8")
+    assert text == (tmp_path / "none/rollouts.jsonl").read_text(encoding="utf-8")
+    log = next(x for x in trainer.state.log_history if "loss" in x)
+    assert log["feedback/ungraded"] == 1 / 8
+    weights, others = trainer.model.state_dict(), twin.model.state_dict()
+    assert all(torch.equal(weight, others[name]) for name, weight in weights.items())
+
+
+def test_an_async_reward_that_is_infinite_is_ungraded_where_another_function_says_nothing(
+    tmp_path: Path,
+) -> None:
+    class Judge:
+        async def __call__(self, completions: list[Any], **columns: Any) -> list[float]:
+            return [math.inf if i == 2 else 1.0 for i in range(len(completions))]
+
+    def silent(completions: list[Any], **columns: Any) -> list[None]:
+        return [None] * len(completions)
+
+    trainer = make_trainer(tmp_path, reward_funcs=[silent, Judge()], max_steps=1)
+    with pytest.warns(UserWarning, match="'Judge' returned inf for 1"):
+        trainer.train()
+    rewards = [line["reward"] for line in lines(tmp_path / "rollouts.jsonl")]
+    assert rewards == [1.0, 1.0, None, *[1.0] * 5]
+
+
+@pytest.mark.filterwarnings("ignore:The reward function 'hopeless' returned nan for 8")
+def test_where_no_reward_is_a_finite_number_the_error_says_what_was_returned(
+    tmp_path: Path,
+) -> None:
+    def hopeless(completions: list[Any], **columns: Any) -> list[float]:
+        return [math.nan] * len(completions)
+
+    with pytest.raises(FeedbackError, match="the reward function 'hopeless' returned nan, which"):
+        make_trainer(tmp_path, reward_funcs=hopeless).train()
+
+
+def test_a_reward_models_infinite_logit_is_named_and_ungraded() -> None:
+    watch = RewardWatch(["model"])
+    assert watch.watched([model := torch.nn.Linear(1, 1)]) == [model]
+    with pytest.warns(UserWarning, match="'model' returned inf and nan for 2"):
+        found = watch.finite(torch.tensor([[1.0], [math.inf], [math.nan]]))
+    assert found[0] == 1
+    assert found[1:].isnan().all()
 
 
 def test_siblings_come_before_the_expert_and_from_the_same_group(tmp_path: Path) -> None:

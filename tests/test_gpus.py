@@ -131,8 +131,9 @@ def test_a_compared_run_gets_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         return start([sys.executable, "-c", ""])
 
     run: Any = SimpleNamespace(
-        name="one", folder=tmp_path, log=tmp_path / "log", recipe_file=tmp_path / "recipe.yaml"
-    )
+        name="one", folder=tmp_path, log=tmp_path / "log", recipe_file=tmp_path / "recipe.yaml",
+        begun=False,
+    )  # fmt: skip
     monkeypatch.setattr(gpus, "count", lambda: 2)
     processes = Processes(None)
     monkeypatch.setattr(runner.subprocess, "Popen", popen)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback
 
-from conftest import environment, make_model
-from trainertoys import make_trainer
+from conftest import conversations, environment, make_model
+from trainertoys import lines, make_trainer
 
 STEPS = 7  # an epoch has 4: some resume in the second one, whose order of prompts is another
 OPTIONS: dict[str, Any] = {
@@ -149,3 +150,36 @@ if __name__ == "__main__":
     # First in line, so that a kill "while saving" comes before the checkpoint's marker.
     trainer.callback_handler.callbacks.insert(0, Kill(sys.argv[2], int(sys.argv[3])))
     trainer.train()
+
+
+def test_a_training_from_the_start_mixes_its_logs_with_no_earlier_ones(tmp_path: Path) -> None:
+    def logged(folder: Path) -> list[int]:
+        return [line["step"] for line in lines(folder / "metrics.jsonl")]
+
+    options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1}
+    first = make_trainer(tmp_path, **options)
+    first.train()
+    (tmp_path / "bad-steps").mkdir()
+    (tmp_path / "ungraded.jsonl").touch()
+    logs = {name: (tmp_path / name).read_bytes() for name in ("metrics.jsonl", "rollouts.jsonl")}
+    judged = make_trainer(tmp_path, eval_dataset=Dataset.from_list(conversations(4)))
+    judged.evaluate()  # before it trains: a line of step 0, of this training's
+    with pytest.warns(
+        UserWarning, match="earlier training; they were moved to .*earlier-1"
+    ) as told:
+        judged.train()
+    assert len([w for w in told if "earlier training" in str(w.message)]) == 1
+    aside = tmp_path / "earlier-1"
+    assert {name: (aside / name).read_bytes() for name in logs} == logs
+    assert {file.name for file in aside.iterdir()} == {*logs, "bad-steps", "ungraded.jsonl"}
+    assert logged(tmp_path) == [0, 1, 2, 2]
+    assert len(lines(tmp_path / "rollouts.jsonl")) == 2 * 8
+
+    with pytest.warns(UserWarning, match="earlier-2"):
+        make_trainer(tmp_path).train()
+    assert logged(tmp_path / "earlier-2") == [0, 1, 2, 2]
+    assert logged(tmp_path) == [1, 2, 2]
+
+    make_trainer(tmp_path, max_steps=3).train(resume_from_checkpoint=True)  # moves nothing
+    assert logged(tmp_path) == [1, 2, 2, 3, 3]
+    assert not (tmp_path / "earlier-3").exists()

@@ -1,6 +1,7 @@
 """A run's folder: begun once, taken up again only as it was, its logs never half a line."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from distil.config import Recipe
 from distil.errors import RunError
 from distil.runs.folder import (
     PROBLEMS,
+    append_lines,
     begin_run,
     check_new_run,
     cut_logs,
@@ -222,6 +224,14 @@ def test_a_kill_while_writing_leaves_the_old_file(
     write_text(file, "newer")  # what the kill left behind is in nobody's way
     assert file.read_text() == "newer"
     assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_line_of_a_log_holds_no_number_that_json_has_no_word_for(
+    tmp_path: Path, value: float
+) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        append_lines(tmp_path / "log.jsonl", {"step": 1, "reward": value})
 
 
 def test_json_is_written_for_people(tmp_path: Path) -> None:

@@ -1,18 +1,20 @@
 """The trainer on TRL's seam: what it takes and refuses, the teachers, evaluation, saved models."""
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, IterableDataset, Value
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from conftest import conversations, make_model
 from distil import DistILTrainer
 from distil.errors import RecipeError, RunError
+from distil.trainer.rowchecks import check_rows
 from trainertoys import by_length, generation_batch, lines, make_trainer
 
 
@@ -154,3 +156,81 @@ def test_an_empty_dataset_and_a_plain_grpo_config_are_refused(tmp_path: Path) ->
         make_trainer(tmp_path, train_dataset=Dataset.from_list([]))
     with pytest.raises(TypeError, match="DistILConfig"):
         DistILTrainer(make_model(), by_length, GRPOConfig(str(tmp_path), use_cpu=True, bf16=False))
+
+
+SAID: list[Any] = [{"role": "user", "content": "1 + 1 = ?"}]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (["a", None], "Row 1 of the training dataset .* its prompt is None"),
+        (["a", "b", ""], "Row 2 .* is an empty text"),
+        ([3, 4], r"Row 0 .* is a int \(3\)"),
+        ([SAID, []], "Row 1 .* is an empty list"),
+        (
+            [SAID, SAID, [{"role": "user", "content": None}]],
+            "Row 2 .* number 0, that has a content which is None",
+        ),
+        ([[{"role": "user", "content": 3}]], r"number 0, that has a content which is a int \(3\)"),
+        ([[*SAID, {"role": "", "content": "a"}]], "number 1, that has the role ''"),
+        ([[{"content": "a"}]], "number 0, that has the role None"),
+        ([["a"]], "number 0, that is a str"),
+        ([{"role": "user", "content": "a"}], "Row 0 .* is a dict"),
+    ],
+)
+def test_rows_that_cannot_be_asked_are_refused_before_the_model_is_touched(
+    tmp_path: Path, prompts: list[Any], message: str
+) -> None:
+    rows = Dataset.from_dict({"prompt": prompts})
+    with pytest.raises(RunError, match=message):
+        make_trainer(tmp_path, model=object(), train_dataset=rows)
+    judged = {"own": Dataset.from_dict({"prompt": [SAID]}), "other": rows}
+    with pytest.raises(
+        RunError, match=message.replace("training dataset", "evaluation dataset 'other'")
+    ):
+        make_trainer(tmp_path, model=object(), eval_dataset=judged)
+
+
+def test_a_dataset_without_a_prompt_column_is_refused_with_the_names_it_has(
+    tmp_path: Path,
+) -> None:
+    rows = Dataset.from_dict({"prompts": ["a"], "answer": ["1"]})
+    message = "no column 'prompt'.*Perhaps you meant 'prompts'. Known: prompts, answer"
+    for given in (rows, rows.to_iterable_dataset()):
+        with pytest.raises(RunError, match=message):
+            make_trainer(tmp_path, model=object(), train_dataset=given)
+
+
+def test_an_instruction_is_a_text_or_none(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"prompt": [SAID] * 2, "instruction": [4, 5]})
+    with pytest.raises(RunError, match=r"Row 0 .* its instruction is a int \(4\)"):
+        make_trainer(tmp_path, model=object(), train_dataset=rows)
+    check_rows(Dataset.from_dict({"prompt": [SAID], "instruction": [None]}), {})
+
+
+def test_a_streamed_dataset_is_judged_by_its_columns_and_not_read(tmp_path: Path) -> None:
+    def unread() -> Iterator[Any]:
+        pytest.fail("a row was read")
+        yield
+
+    kinds = Features({"prompt": Value("int64")})
+    rows = IterableDataset.from_generator(unread, features=kinds)
+    with pytest.raises(RunError, match="column 'prompt' of the training dataset holds int64"):
+        make_trainer(tmp_path, model=object(), train_dataset=rows)
+    check_rows(IterableDataset.from_generator(unread), {})  # says nothing of itself
+    texts = Features({"prompt": Value("string")})
+    check_rows(IterableDataset.from_generator(unread, features=texts), {})
+
+
+def test_rows_that_a_function_makes_are_judged_by_the_first() -> None:
+    rows = Dataset.from_dict({"number": [1, 2]})
+    check_rows(rows.with_transform(lambda b: {"prompt": [f"{n} + 1 =" for n in b["number"]]}), {})
+    with pytest.raises(RunError, match=r"Row 0 .* is an empty text"):
+        check_rows(rows.with_transform(lambda b: {"prompt": [""] * len(b["number"])}), {})
+
+
+def test_an_environments_rows_need_no_prompt_and_a_tools_call_no_content() -> None:
+    check_rows(Dataset.from_dict({"shelf": ["a"]}), {"environment_factory": object})
+    call: Any = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    check_rows(Dataset.from_list([{"prompt": [*SAID, call]}]), {})

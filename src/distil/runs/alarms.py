@@ -17,6 +17,7 @@ checkpoints are rotated out). `alarms.stop` ends the run after that step, saved.
 on problems (`eval.keep_best`).
 """
 
+import math
 import os
 import shutil
 import statistics
@@ -135,8 +136,8 @@ class Alarms(TrainerCallback):
             "step": update,
             "alarm": sign.name,
             "figure": sign.figure,
-            "value": value,
-            "at_the_start": start,
+            "value": value if math.isfinite(value) else None,
+            "at_the_start": start if math.isfinite(start) else None,
         }
         append_lines(self._folder / ALARMS_FILE, line)
         tqdm.write(

@@ -13,6 +13,7 @@
     bad-steps.jsonl, bad-steps/                       skipped steps, and their batches
     ungraded.jsonl     rollouts that a broken reward function couldn't grade, if there was one
                        (of another process than the main one: ungraded-process-N.jsonl)
+    earlier-N/         logs of an earlier training in the same folder (distil.runs.earlier)
     checkpoint-N/      Hugging Face format, with optimiser, random state, EMA teacher
     model/             the trained model
 
@@ -200,11 +201,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_lines(path: Path, *records: Mapping[str, Any]) -> None:
-    """Adds records to a file of JSON lines, which it makes if there is none."""
+    """Adds records to a file of JSON lines, which it makes if there is none.
+
+    Raises ValueError for NaN and infinities, which JSON has no word for: write None, or their name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def rollout_files(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ In the order in which a step runs through them:
 
     trainer         the seam: TRL's three methods, and who is called in each
     training_args   DistILConfig, its arguments
+    rowchecks       whether a dataset's rows can be trained on, before anything is loaded
     rounding        whether 16-bit weights can take a learning rate's steps
     equipment       what it works with, made from those: teacher, critic, probe, logs
     loggers         whether the loggers that were asked for are installed
@@ -12,6 +13,7 @@ In the order in which a step runs through them:
     sharedprompts   a group's prompt read once while sampling
     draws           how its tokens are drawn on a CPU
     collect         rollouts and rewards -> feedback, contexts, teacher prompts
+    rewards         no reward but a finite number: others are ungraded
     selfcritic      the student as a critic of its own answers, one kind of feedback
     probe           the teacher's own answers, sampled and graded: is it better than the student?
     batches         what a batch of rollouts gets besides: supports, teacher's scores, baselines

@@ -6,6 +6,7 @@ all processes before siblings are looked for. Left out: model calls.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from distil.config import Combine
@@ -26,6 +27,15 @@ from distil.prompts.messages import (
 from distil.types import Feedback, Prompt, Rollout, TeacherContext
 
 FeedbackFunc = Callable[..., Sequence[Feedback | str | None]]
+
+FEEDBACK_FIELDS = (
+    ("text", str | None, "a string or None"),
+    ("demonstration", str | None, "a string or None"),
+    ("source", str, "a string"),
+    ("reward", Real | None, "a number or None"),
+    ("progress", Real | None, "a number or None"),
+)
+"""Field, its types, and these in words."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +92,15 @@ def collect_feedback(
     first: int,
     environments: Sequence[Any] | None = None,
     critic: Critic | None = None,
+    unfinite: str = "",
 ) -> Collected:
     """Asks the feedback functions, gathers the groups, and chooses each rollout's context.
 
     rewards: this process's, NaN for ungraded. gather: concatenates lists over processes, in order.
     first: the place of this process's first rollout in that order. environments: TRL's, one a
     rollout, handed to feedback functions as to reward functions. critic: who writes critiques, if
-    anybody does. Raises FeedbackError where a feedback function raises, or returns a wrong length
-    or type.
+    anybody does. unfinite: which reward function returned what that is no finite number, in words.
+    Raises FeedbackError where a feedback function raises, or returns a wrong length or type.
     """
     columns = {
         key: [row[key] for row in inputs]
@@ -119,17 +130,27 @@ def collect_feedback(
     contexts = choose_contexts(rollouts, order, **choosing)
     mine = slice(first, first + len(prompts))
     everyones = [] if critiques is None else gather([critiques])
-    _check_not_all_failed([r.reward for r in rollouts], everyones)
+    _check_not_all_failed([r.reward for r in rollouts], everyones, unfinite)
     closings = [row.get("instruction") for row in inputs]
     return Collected(inputs, list(prompts), closings, rollouts[mine], contexts[mine], critiques)
 
 
-def _check_not_all_failed(rewards: Sequence[float | None], critiques: Sequence[Critiques]) -> None:
+def _check_not_all_failed(
+    rewards: Sequence[float | None], critiques: Sequence[Critiques], unfinite: str
+) -> None:
     """Raises FeedbackError where a source failed on every rollout: that teaches nothing, and costs.
 
     Both are all processes'; critiques has none where nobody writes any.
     """
-    if rewards and all(reward is None for reward in rewards):
+    ungraded = bool(rewards) and all(reward is None for reward in rewards)
+    if ungraded and unfinite:
+        raise FeedbackError(
+            f"Not one of this step's {len(rewards)} rollouts could be graded: the reward function "
+            f"{unfinite}, which is no finite number. Mend it (a division by 0, the mean of "
+            "nothing?), or return None where an answer can't be judged, and resume from the last "
+            "checkpoint."
+        )
+    if ungraded:
         raise FeedbackError(
             f"Not one of this step's {len(rewards)} rollouts could be graded: every reward "
             "function returned None for all of them. So no success is known, and a judge or a "
@@ -253,13 +274,27 @@ def _ask(
             f"The feedback function {name!r} returned {len(answers)} answers for {len(prompts)} "
             "completions. Return one Feedback, string or None for each, in order."
         )
-    for answer in answers:
+    for row, answer in enumerate(answers):
         if not isinstance(answer, Feedback | str | None):
             raise FeedbackError(
-                f"The feedback function {name!r} returned a {type(answer).__name__}. Return a "
-                "Feedback, a string (the report's text) or None."
+                f"The feedback function {name!r} returned a {type(answer).__name__} for completion "
+                f"{row}. Return a Feedback, a string (the report's text) or None."
             )
+        if isinstance(answer, Feedback):
+            _check_fields(name, row, answer)
     return [Feedback(text=a, source=name) if isinstance(a, str) else a for a in answers]
+
+
+def _check_fields(name: str, row: int, answer: Feedback) -> None:
+    """Raises FeedbackError for a Feedback with a field of another type than its own."""
+    for field, kinds, said in FEEDBACK_FIELDS:
+        value = getattr(answer, field)
+        if not isinstance(value, kinds):
+            raise FeedbackError(
+                f"The feedback function {name!r} returned a Feedback whose {field} is a "
+                f"{type(value).__name__} ({str(value)[:60]}), for completion {row} (the first is "
+                f"0). Give {said}."
+            )
 
 
 def _escaped(context: TeacherContext, markers: Sequence[str]) -> TeacherContext:

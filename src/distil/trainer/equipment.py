@@ -26,6 +26,7 @@ from distil.trainer.loggers import check_loggers
 from distil.trainer.ownpolicy import tell_what_is_left_out
 from distil.trainer.probe import TeacherProbe, stop_ids
 from distil.trainer.resuming import NothingLeft
+from distil.trainer.rewards import RewardWatch
 from distil.trainer.rolloutlog import RolloutLog
 from distil.trainer.rounding import warn_of_lost_steps
 from distil.trainer.selfcritic import SelfCritic, make_critic
@@ -56,6 +57,13 @@ def set_up_engines(trainer: Any) -> None:
         sum_in_shards(trainer.accelerator)
     elif not trainer.is_deepspeed_enabled:
         warn_of_lost_steps(trainer.model.parameters(), trainer.args.learning_rate)
+
+
+def reward_watch_of(trainer: Any) -> RewardWatch:
+    """Put between TRL and the trainer's reward functions from now on."""
+    watch = RewardWatch(trainer.reward_func_names)
+    trainer.reward_funcs = watch.watched(trainer.reward_funcs)
+    return watch
 
 
 def teacher_of(trainer: Any, cost: Cost | None) -> Teacher:

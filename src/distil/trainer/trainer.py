@@ -32,6 +32,7 @@ from distil.prompts.encoder import Encoder
 from distil.prompts.markers import find_markers
 from distil.prompts.messages import escape_special_tokens
 from distil.runs.checkpoints import disk_faults_told
+from distil.runs.earlier import set_logs_aside
 from distil.trainer.aggregation import ReplayBuffer, add_earlier, earlier_rows
 from distil.trainer.assembly import cost_function, observe, replay_loss
 from distil.trainer.batches import BatchBuilder
@@ -51,6 +52,7 @@ from distil.trainer.equipment import (
     check_elsewhere,
     critic_of,
     probe_of,
+    reward_watch_of,
     rollout_log_of,
     set_up_engines,
     teacher_of,
@@ -59,6 +61,7 @@ from distil.trainer.ownpolicy import own_policy
 from distil.trainer.paddingfree import prepare
 from distil.trainer.probe import sampled_from
 from distil.trainer.resuming import NoStepLeft, end_without_a_step, take_up
+from distil.trainer.rewards import weighted
 from distil.trainer.rolloutlog import grading_told, rollout_records
 from distil.trainer.sharedprompts import check_can_share, with_shared_prompts
 from distil.trainer.toolset import guarded
@@ -92,7 +95,7 @@ class DistILTrainer(GRPOTrainer):
         feedback_funcs: FeedbackFunc | list[FeedbackFunc] | None = None,
         **kwargs: Any,
     ) -> None:
-        args = checked_arguments(args, train_dataset)
+        args = checked_arguments(args, train_dataset, kwargs)
         # Everything _calculate_rewards hands on to _generate_and_score_completions.
         self._collected: Collected | None = None
         self._sampling_ended = 0.0
@@ -106,6 +109,7 @@ class DistILTrainer(GRPOTrainer):
         if args.share_prompts:
             check_can_share(self.model)
         self._own_dtype = self.model.dtype
+        self.reward_watch = reward_watch_of(self)
         self.objective = as_objective(args.objective)
         wanted = args.padding_free and self.objective.name != "grpo"  # whose pass is TRL's
         prepare(base_model(self.model), wanted)
@@ -139,6 +143,8 @@ class DistILTrainer(GRPOTrainer):
             latest = resume_from_checkpoint is True
             named = self.args.output_dir if latest else str(resume_from_checkpoint)
             resume_from_checkpoint = take_up(self, named)
+        else:
+            from_main(lambda: set_logs_aside(self.args.output_dir))
         with disk_faults_told(self.args.output_dir):
             try:
                 return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
@@ -177,10 +183,12 @@ class DistILTrainer(GRPOTrainer):
                 per_func = super()._calculate_rewards(
                     inputs, prompts, completions, completion_ids_list
                 )
+            per_func = self.reward_watch.finite(per_func)
             refresh_corrections(self.feedback_funcs, from_main, self._sums[self._mode])
             self._collected = collect_feedback(
                 inputs, prompts, completions, completion_ids_list,
-                rewards=self._weighted_rewards(per_func)[first : first + own].tolist(),
+                rewards=weighted(per_func, self.reward_weights)[first : first + own].tolist(),
+                unfinite=self.reward_watch.unfinite,
                 feedback_funcs=self.feedback_funcs,
                 order=self.args.feedback_order,
                 combine=self.args.feedback_combine,
@@ -293,14 +301,9 @@ class DistILTrainer(GRPOTrainer):
             said = [[{"role": "assistant", "content": text}] for text in texts]
         inputs = [collected.inputs[i] for i in rows]
         per_func = super()._calculate_rewards(inputs, prompts, said, completion_ids)
+        rewards = weighted(self.reward_watch.finite(per_func), self.reward_weights)
         first = self.accelerator.process_index * len(rows)
-        return self._weighted_rewards(per_func)[first : first + len(rows)].tolist()
-
-    def _weighted_rewards(self, per_func: Tensor) -> Tensor:
-        """One reward a completion of all processes, NaN where no function graded it."""
-        weighted: Tensor = (per_func * self.reward_weights.to(per_func.device)).nansum(1)
-        weighted[per_func.isnan().all(1)] = torch.nan  # ungraded: no success, and no 0 either
-        return weighted
+        return rewards[first : first + len(rows)].tolist()
 
     # ------------------------------------------------------------------ loss
 

@@ -3,6 +3,7 @@
 Left out on purpose: samplers, schedulers, precision, sharding, logging: they are GRPOConfig's.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_args
 
@@ -26,6 +27,7 @@ from distil.recipe.checks import feedback_faults
 from distil.recipe.critiquechecks import critique_faults
 from distil.recipe.servedchecks import Names, served_faults
 from distil.trainer.ownpolicy import SAID, changes
+from distil.trainer.rowchecks import check_rows
 
 
 def _help(default: Any, text: str) -> Any:
@@ -167,10 +169,11 @@ class DistILConfig(GRPOConfig):
         ]
 
 
-def checked_arguments(args: Any, train_dataset: Any) -> DistILConfig:
+def checked_arguments(args: Any, train_dataset: Any, options: Mapping[str, Any]) -> DistILConfig:
     """The trainer's arguments, the defaults for None. Raises TypeError for another class's.
 
-    Raises RunError for a dataset without rows, TrainingError for one process with several GPUs.
+    options: the trainer's other arguments. Raises RunError for a dataset without rows or with rows
+    that can't be trained on, TrainingError for one process with several GPUs.
     """
     if args is not None and not isinstance(args, DistILConfig):
         raise TypeError(
@@ -180,6 +183,7 @@ def checked_arguments(args: Any, train_dataset: Any) -> DistILConfig:
     sized = train_dataset is not None and hasattr(train_dataset, "__len__")
     if sized and not len(train_dataset):
         raise RunError("The training dataset is empty: there is nothing to train on.")
+    check_rows(train_dataset, options)
     args = args if args is not None else DistILConfig("distil-output")
     check_one_gpu(args.n_gpu)
     return args
