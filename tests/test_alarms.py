@@ -10,7 +10,7 @@ import pytest
 from conftest import toy_recipe, train
 from distil.config import AlarmConfig
 from distil.runs.alarms import Alarms, signs
-from distil.runs.checkpoints import MARKER
+from distil.runs.checkpoints import MARKER, checkpoint_step, mark_complete
 
 FIGURES = {
     "student entropy low": ("student/entropy", 0.5, 0.001),
@@ -29,7 +29,7 @@ def heard(config: AlarmConfig, figure: str, values: list[float | None]) -> list[
         (place, sign.name)
         for place, value in enumerate(values)
         for sign in watching
-        if sign.sounds({} if value is None else {figure: value}, config.patience)
+        if sign.sounds({} if value is None else {figure: value}, config.patience, place)
     ]
 
 
@@ -59,6 +59,25 @@ def test_a_resumed_run_knows_the_start_and_what_was_said(tmp_path: Path) -> None
         "step": 4, "alarm": "teacher unsure", "figure": "teacher/entropy", "value": 2.0,
         "at_the_start": 0.1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_checkpoint_that_is_kept_is_from_before_the_first_bad_log(
+    tmp_path: Path, every: int
+) -> None:
+    """A figure of rollouts is logged with a batch's first update alone, here every so many."""
+    for step in range(1, 14):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        mark_complete(checkpoint, step)
+    alarms = Alarms(AlarmConfig(patience=3), tmp_path, every)
+    control = SimpleNamespace()
+    for update in range(1, 14):
+        logs = {"loss": 1.0}
+        if (update - 1) % every == 0:
+            logs["completions/mean_length"] = 10.0 if update < 9 else 100.0
+        alarms.on_log(None, SimpleNamespace(global_step=update), control, logs=logs)
+    assert checkpoint_step(tmp_path / "before-alarm") == 8
 
 
 @pytest.mark.parametrize("stop", [False, True])

@@ -163,6 +163,24 @@ def test_a_reward_models_infinite_logit_is_named_and_ungraded() -> None:
     assert found[1:].isnan().all()
 
 
+def test_half_of_a_character_in_feedback_is_written_out(tmp_path: Path) -> None:
+    """No tokenizer takes it, and no file in UTF-8."""
+
+    def says(completions: list[Any], **columns: Any) -> list[Any]:
+        told = Feedback(text="wrong \ud83d", demonstration="it is \udc80")
+        return [told, "no \ud83d", *[None] * (len(completions) - 2)]
+
+    def nothing(completions: list[Any], **columns: Any) -> list[float]:
+        return [0.0] * len(completions)
+
+    trainer = make_trainer(tmp_path, feedback_funcs=says, reward_funcs=nothing)
+    generation_batch(trainer)
+    first, second = (r["feedback"][0] for r in trainer.rollout_log._records[:2])
+    assert (first["text"], first["demonstration"]) == ("wrong \\ud83d", "it is \\udc80")
+    assert second["text"] == "no \\ud83d"
+    trainer.rollout_log.close_step()
+
+
 def test_siblings_come_before_the_expert_and_from_the_same_group(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, feedback_order=["sibling", "expert"])
     generation_batch(trainer)

@@ -14,10 +14,12 @@ from conftest import toy_recipe, train
 from distil.commands import judging as command
 from distil.commands.judging import RunJudge
 from distil.config import EvalConfig, Recipe, RolloutConfig, TrainConfig
+from distil.evaluate.evalfile import digests
 from distil.recipe.checks import check_recipe
 from distil.runs.folder import rollouts_after, updates_per_step
 from distil.trainer.callbacks import AfterEvery
 from distil.trainer.trainer import DistILTrainer
+from distil.types import Problem
 
 
 @pytest.fixture
@@ -121,9 +123,12 @@ def test_evaluations_to_come_take_what_the_last_one_took_by_problem(
     tmp_path: Path, validation: int, keep_best: str, problems: int
 ) -> None:
     """Two in the midst, one at the end on 3 problems; with keep_best also the last and best."""
-    (tmp_path / "before.json").write_text(json.dumps({"seconds": 6.0, "attempts": []}))
+    problems_of = {name: [Problem(f"{name}-{n}", "?") for n in range(many)]
+                   for name, many in (("heldout", 3), ("validation", validation))}  # fmt: skip
+    stored = {"seconds": 6.0, "attempts": [], "problems": digests(problems_of["heldout"])}
+    (tmp_path / "before.json").write_text(json.dumps(stored))
     recipe = Recipe(eval=EvalConfig(keep_best=keep_best))
-    task: Any = SimpleNamespace(heldout=[None] * 3, validation=[None] * validation)
+    task: Any = SimpleNamespace(**problems_of)
     judge = RunJudge(recipe, task, None, tmp_path)
     assert judge.seconds_to_come(2) == 0.0
     judge.students(None, "before", 0)

@@ -111,6 +111,7 @@ def test_an_id_may_be_a_number(tmp_path: Path) -> None:
         ('{"prompt": [], "correction": "5"}', "'prompt' must be a text, or a list of messages"),
         ('{"prompt": [{"role": "user"}], "correction": "5"}', "'prompt' must be a text"),
         ('{"problem_id": "a", "correction": "5", "attempt": 6}', "'attempt' must be a text"),
+        ("[" * 100_000, "nested too deeply"),
         ('{"problem": "a", "correction": "5"}', "unknown field 'problem'; known: problem_id"),
     ],
 )
@@ -245,6 +246,11 @@ def test_rows_that_are_appended_are_read_back_whatever_is_in_them(tmp_path: Path
     for text in texts:
         append(file, row("a", text, attempt="x", by="me", at="2026-01-01"))
     assert parse(file.read_bytes()).rows == tuple(Correction("a", t, "x") for t in texts)
+
+
+def test_half_of_a_character_reaches_no_tokenizer(tmp_path: Path) -> None:
+    file = stored(tmp_path / "c.jsonl", '{"problem_id": "a", "correction": "It is \\ud83d"}')
+    assert said(corrections(file), "6", problem="a") == ["It is \\ud83d"]
 
 
 def test_many_writers_lose_no_row(tmp_path: Path) -> None:

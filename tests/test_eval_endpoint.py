@@ -105,6 +105,19 @@ def test_a_request_that_fails_is_made_again_and_changes_nothing(
     assert len(server.requests) == 1 + 3 * N + 3
 
 
+def test_half_of_a_character_is_kept_written_out(server: JudgeServer, tmp_path: Path) -> None:
+    """No file in UTF-8 takes it, and the batch would be lost."""
+
+    def cut(body: dict[str, Any]) -> dict[str, Any]:
+        answer = toy_completion(body)
+        answer["choices"][0]["message"]["content"] = "so \ud83d"
+        return answer
+
+    server.answer = cut
+    assert main(command(server, tmp_path, "--out", str(tmp_path / "x.json"))) == 0
+    assert {a["completion"] for a in attempts(tmp_path / "x.json")} == {"so \\ud83d"}
+
+
 def test_a_request_that_hangs_is_given_up_and_made_again(
     server: JudgeServer, tmp_path: Path
 ) -> None:

@@ -90,6 +90,12 @@ def test_no_more_requests_at_once_than_allowed(server: JudgeServer, concurrency:
     assert peak[0] == concurrency
 
 
+def test_half_of_a_character_is_written_out(server: JudgeServer) -> None:
+    """As a server sends it that was cut inside an emoji."""
+    server.answer = lambda body: "wrong \ud83d"
+    assert ask_judge([asked("a")], settings(server)) == ["wrong \\ud83d"]
+
+
 @pytest.mark.parametrize("fault", ["429", "500", "503", "drop", *BODIES])
 def test_a_fault_is_mended_by_one_more_try_and_two_cost_the_critique(
     server: JudgeServer, caplog: pytest.LogCaptureFixture, fault: str

@@ -113,6 +113,14 @@ class RunInfo:
     machine: Mapping[str, Any]
 
 
+def without_halves(text: str) -> str:
+    r"""Half of a character (a lone surrogate) is written out, as in "\ud83d".
+
+    JSON and Python hold it; no tokenizer takes it, and no file in UTF-8.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def completion_text(completion: Completion) -> str:
     """The assistant's words of a completion, in TRL's plain or conversational form."""
     if isinstance(completion, str):

@@ -22,7 +22,14 @@ from distil.feedback.correctionfile import Correction, Parsed, parse, problem_ke
 from distil.feedback.said import first_demonstration
 from distil.feedback.sibling import SiblingChoice
 from distil.recipe.ownfunctions import own_function
-from distil.types import Feedback, Prompt, Rollout, TeacherContext, completion_text
+from distil.types import (
+    Feedback,
+    Prompt,
+    Rollout,
+    TeacherContext,
+    completion_text,
+    without_halves,
+)
 
 Corrector: TypeAlias = Callable[[str, Prompt, str], str | None]
 """(problem's key, prompt, attempt) -> the correction, None without one."""
@@ -184,4 +191,4 @@ def _keys(prompts: Sequence[Prompt], columns: dict[str, Any]) -> list[str]:
 def _said(text: str | None) -> Feedback | None:
     if text is not None and not isinstance(text, str):
         raise TypeError(f"a correction is a {type(text).__name__}, and must be a text or None")
-    return Feedback(demonstration=text, source="correction") if text else None
+    return Feedback(demonstration=without_halves(text), source="correction") if text else None

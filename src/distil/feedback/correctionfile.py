@@ -123,6 +123,8 @@ def _row(line: bytes) -> Correction:
         raise ValueError("it is no UTF-8") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(row, dict):
         raise ValueError('it is no JSON object such as {"problem_id": "7", "correction": "..."}')
     if unknown := [name for name in row if name not in FIELDS]:

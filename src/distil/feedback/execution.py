@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from distil.sandbox import Job, Limits, Report, SandboxPool, Verdict
 from distil.sandbox.jobs import AssertTest, CallTest, StdioTest, Test, TestResult
-from distil.types import Feedback
+from distil.types import Feedback, without_halves
 
 SOURCE = "execution"
 TEXT, LINE, LINES, VALUE, MESSAGE = 2000, 250, 8, 250, 400
@@ -238,8 +238,7 @@ def _clean(text: str) -> str:
     Half of a character (a lone surrogate), which no tokenizer takes, is written out.
     """
     text = _ADDRESS.sub("0x...", text.replace("\r\n", "\n"))
-    whole = text.encode("utf-8", "backslashreplace").decode()
-    return _CONTROL.sub("", _PATH.sub(r"\1", whole))
+    return _CONTROL.sub("", _PATH.sub(r"\1", without_halves(text)))
 
 
 def _cut_at_line(text: str, limit: int) -> str:

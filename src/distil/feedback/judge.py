@@ -24,7 +24,7 @@ from distil.endpoint import (
 )
 from distil.errors import FeedbackError, perhaps
 from distil.prompts.messages import JUDGE_GREETING
-from distil.types import Message
+from distil.types import Message, without_halves
 
 BACK_OFF = 1.0
 """Seconds before the second try, to which up to as many again are added at random."""
@@ -100,7 +100,9 @@ async def _try(client: Any, messages: list[Message], settings: CritiqueConfig) -
         text = answer.choices[0].message.content
     except (AttributeError, IndexError, KeyError, TypeError):
         return Failure("an answer of another form")
-    return text if isinstance(text, str) and text.strip() else Failure("an empty answer")
+    if not isinstance(text, str) or not text.strip():
+        return Failure("an empty answer")
+    return without_halves(text)
 
 
 async def _greet(client: Any, settings: CritiqueConfig) -> tuple[Failure | None, list[str]]:

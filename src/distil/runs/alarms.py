@@ -46,10 +46,12 @@ class Sign:
     says: str
     beyond: Callable[[float, float], bool]
     in_a_row: int = 0
+    began: int = 0
+    """The update whose log was the first of those in a row."""
     first: list[float] = field(default_factory=list)
 
-    def sounds(self, logs: Mapping[str, Any], patience: int) -> bool:
-        """Takes one log; True when the alarm is to be given now."""
+    def sounds(self, logs: Mapping[str, Any], patience: int, update: int) -> bool:
+        """Takes one update's log; True when the alarm is to be given now."""
         value = logs.get(self.figure)
         if value is None:
             return False
@@ -58,6 +60,8 @@ class Sign:
         if not self.beyond(value, statistics.fmean(self.first)):
             self.in_a_row = 0
             return False
+        if self.in_a_row == 0:
+            self.began = update
         self.in_a_row += 1
         return self.in_a_row == patience
 
@@ -115,18 +119,19 @@ class Alarms(TrainerCallback):
         """A resumed run knows what the logs before it said."""
         for logs in state.log_history:
             for sign in self._signs:
-                sign.sounds(logs, self._config.patience)
+                sign.sounds(logs, self._config.patience, logs.get("step", 0))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Looks at every training log; the same on all processes, of which the main one acts."""
-        sounding = [s for s in self._signs if s.sounds(logs or {}, self._config.patience)]
+        told, update = (logs or {}, self._config.patience), state.global_step
+        sounding = [s for s in self._signs if s.sounds(*told, update)]
         if not sounding:
             return
         self.heard += [f"step {state.global_step // self._updates}: {s.name}" for s in sounding]
         if is_main():
             for sign in sounding:
                 self._tell(sign, logs[sign.figure], state.global_step)
-            self._keep(state.global_step)
+            self._keep(min(s.began for s in sounding))
         if self._config.stop:
             self.stopped = control.should_save = control.should_training_stop = True
 
@@ -145,13 +150,13 @@ class Alarms(TrainerCallback):
             f"({start:.3g} at the start), {sign.says}, {self._config.patience} logs in a row."
         )
 
-    def _keep(self, update: int) -> None:
-        """The newest checkpoint from before the trouble, or the oldest that there is."""
+    def _keep(self, began: int) -> None:
+        """The newest checkpoint from before that update, or the oldest that there is."""
         kept = self._folder / BEFORE_ALARM
         found = sorted(complete_checkpoints(self._folder), key=checkpoint_step)
         if kept.exists() or not found:
             return
-        before = [c for c in found if checkpoint_step(c) <= update - self._config.patience]
+        before = [c for c in found if checkpoint_step(c) < began]
         half = kept.with_name(f".{BEFORE_ALARM}.new")
         shutil.rmtree(half, ignore_errors=True)
         shutil.copytree((before or found[:1])[-1], half, copy_function=_linked)

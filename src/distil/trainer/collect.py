@@ -5,7 +5,7 @@ all processes before siblings are looked for. Left out: model calls.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -24,7 +24,7 @@ from distil.prompts.messages import (
     teacher_prompt,
     without_texts,
 )
-from distil.types import Feedback, Prompt, Rollout, TeacherContext
+from distil.types import Feedback, Prompt, Rollout, TeacherContext, without_halves
 
 FeedbackFunc = Callable[..., Sequence[Feedback | str | None]]
 
@@ -282,7 +282,16 @@ def _ask(
             )
         if isinstance(answer, Feedback):
             _check_fields(name, row, answer)
-    return [Feedback(text=a, source=name) if isinstance(a, str) else a for a in answers]
+    given = [Feedback(text=a, source=name) if isinstance(a, str) else a for a in answers]
+    return [None if f is None else _whole(f) for f in given]
+
+
+def _whole(feedback: Feedback) -> Feedback:
+    """With texts that every tokenizer takes."""
+    text, demonstration = (
+        None if t is None else without_halves(t) for t in (feedback.text, feedback.demonstration)
+    )
+    return replace(feedback, text=text, demonstration=demonstration)
 
 
 def _check_fields(name: str, row: int, answer: Feedback) -> None:

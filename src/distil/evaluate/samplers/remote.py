@@ -16,7 +16,7 @@ from distil.errors import ModelError, perhaps
 from distil.evaluate.samplers import Sample, SamplerConfig, as_messages, seed_of
 from distil.prompts.encoder import template_options
 from distil.prompts.messages import JUDGE_GREETING
-from distil.types import Prompt
+from distil.types import Prompt, without_halves
 
 BACK_OFF = 1.0
 """Seconds before the second try, doubled for each later one; up to as many again are added."""
@@ -138,4 +138,4 @@ def _read(answer: Any) -> Sample | Failure:
     # A model that was cut while it thought has said nothing yet.
     if not isinstance(text, str | None) or type(tokens) is not int:
         return Failure("an answer without text, finish_reason or usage")
-    return Sample(text or "", tokens, ended == "length")
+    return Sample(without_halves(text or ""), tokens, ended == "length")
