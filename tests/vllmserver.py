@@ -61,7 +61,7 @@ class _Handler(LoopbackHandler):
             server.requests.append((self.headers["Authorization"], body))
             fault = server.broken(body) or (server.faults.pop(0) if server.faults else None)
             fault = fault or server.always
-        if fault in ("400", "429", "500", "503"):
+        if fault in ("400", "404", "429", "500", "503"):
             return self._error(int(fault), "no")
         if self.silent(fault):
             return None
