@@ -131,8 +131,7 @@ class RemoteSampler:
         if answer.status == 404:
             either = "there is no such model (--endpoint-model), or the address lacks its /v1."
             raise ModelError(
-                f"{self._where} isn't there ({answer}): "
-                f"{why_not_found(self._model, names, either)}"
+                f"{self._where} isn't there ({answer}): {why_not_found(self._model, names, either)}"
             )
         raise ModelError(f"{self._where} gives no completions ({answer}{answer.said}).")
 
