@@ -73,7 +73,7 @@ class _Handler(LoopbackHandler):
         return self.send(200, said if isinstance(said, dict) else completion(said))
 
     def _fail(self, fault: str) -> None:
-        if fault in ("400", "429", "500", "503"):
+        if fault in ("400", "404", "429", "500", "503"):
             self.send(int(fault), {"error": {"message": "no"}})
         elif self.silent(fault):
             pass

@@ -176,6 +176,18 @@ def test_a_disk_that_fails_half_way_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("below", ["", "deep"])
+def test_a_folder_that_would_lie_in_a_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str
+) -> None:
+    file = write_lines(tmp_path / "s.jsonl", [mmlu_row(n) for n in range(3)])
+    before = file.read_bytes()
+    assert run("science", "--set", "mmlu", "--source", file, "--out", file / below) == 2
+    assert "s.jsonl" in (told := capsys.readouterr().err)
+    assert "can't be written to: " in told
+    assert files_of(tmp_path) == {"s.jsonl": before}
+
+
 def test_a_source_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "s.jsonl", [sciknoweval_row(1, details={"level": "L1"})])
     words = ["science", "--source", str(file), "--out", str(tmp_path / "out")]

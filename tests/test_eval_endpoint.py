@@ -188,6 +188,8 @@ def test_ctrl_c_does_not_wait_for_the_requests_under_way(
         (["--endpoint-model", "other"], MODEL, "The model 'other' at "),
         (["--api-key-env", "WRONG"], MODEL, "came with the key in $WRONG"),
         ([], MODEL, "came with no key"),
+        (["--api-key-env", "ACCENT"], MODEL, "--api-key-env names 'ACCENT', and that environment"),
+        (["--api-key-env", "BROKEN"], MODEL, "names 'BROKEN', and that environment variable holds"),
         (["--api-key-env", "UNSET"], MODEL, "--api-key-env names 'UNSET', and no such"),
     ],
 )
@@ -201,6 +203,8 @@ def test_what_cannot_work_is_refused_before_sampling(
 ) -> None:
     monkeypatch.setattr(remote, "BACK_OFF", 0.01)
     monkeypatch.setenv("WRONG", "sk-wrong")
+    monkeypatch.setenv("ACCENT", "sk-wrong-é")
+    monkeypatch.setenv("BROKEN", "sk-wrong\nsk-wrong")
     monkeypatch.delenv("UNSET", raising=False)
     with judge_server(toy_completion, None if "model" in expected else KEY) as server:
         assert main(command(server, tmp_path, *flags, model=model)) == 2
@@ -208,6 +212,17 @@ def test_what_cannot_work_is_refused_before_sampling(
     said = capsys.readouterr().err
     assert expected in said
     assert "sk-wrong" not in said
+
+
+def test_an_address_without_its_path_is_told_from_a_model_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with judge_server(toy_completion) as server:
+        server.always = "404"  # and the list of models, by GET, is there
+        assert main(command(server, tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert "it lists this very model, so that the path is probably wrong" in said
+    assert "Perhaps" not in said
 
 
 def test_a_right_key_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,3 +275,22 @@ def test_another_question_under_the_same_name_is_not_gone_on_with(tmp_path: Path
     assert Partial(tmp_path / "a.json", SETTINGS, {"p": "1"}).done == made({"p": [RIGHT]})
     with pytest.raises(RunError, match=r"problems\.p: '1', '2'"):
         Partial(tmp_path / "a.json", SETTINGS, {"p": "2"})
+
+
+@pytest.mark.parametrize(
+    ("number", "damaged"),
+    [(2, b'{"attempts": [{"prob'), (2, b"\xff"), (2, b"{}"), (2, b'{"attempts": [{"x": 1}]}'),
+     (1, b"[]"), (1, b"{")],
+)  # fmt: skip
+def test_a_damaged_line_of_an_evaluation_under_way_is_named(
+    tmp_path: Path, number: int, damaged: bytes
+) -> None:
+    partial = Partial(tmp_path / "a.json", SETTINGS, {"p": "1"})
+    partial.keep(made({"p": [RIGHT]}))
+    partial.keep(made({"p": [WRONG]}))
+    rows = partial.path.read_bytes().split(b"\n")
+    rows[number - 1] = damaged
+    partial.path.write_bytes(b"\n".join(rows))
+    with pytest.raises(RunError, match=rf"partial.jsonl, line {number}, is damaged .*starts anew"):
+        Partial(tmp_path / "a.json", SETTINGS, {"p": "1"})
+    assert partial.path.read_bytes() == b"\n".join(rows)

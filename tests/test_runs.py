@@ -17,6 +17,7 @@ from distil.runs.folder import (
     begin_run,
     check_new_run,
     cut_logs,
+    read_lines,
     reopen_run,
     write_json,
     write_text,
@@ -173,6 +174,15 @@ def test_a_half_written_last_line_is_dropped(tmp_path: Path) -> None:
         cut_logs(tmp_path, 5)
         kept = whole * (2 if cut == 1 else 1)  # only the newline was missing
         assert log.read_bytes() == kept.encode()
+
+
+@pytest.mark.parametrize("other", ["7", "[1]", "null", '"step"'])
+def test_json_that_is_no_record_is_passed_over_and_dropped(tmp_path: Path, other: str) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(f"{line(1)}{other}\n{line(2)}")
+    assert list(read_lines(log)) == [{"step": 1}, {"step": 2}]
+    cut_logs(tmp_path, 2)
+    assert log.read_text() == line(1) + line(2)
 
 
 @pytest.mark.parametrize("text", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "ü€😀"])

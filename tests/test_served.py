@@ -131,6 +131,7 @@ def test_ids_that_the_student_lacks_are_left_to_the_tail() -> None:
 
 FAULTS = ["429", "500", "503", "drop", "truncated", "no choices", "short", "no prompt_logprobs"]
 FAULTS += ["other tokens", "few", "logits", "nan", "text", "too much"]
+FAULTS += ["huge", "huge id", "twice"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

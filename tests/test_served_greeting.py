@@ -38,6 +38,12 @@ def test_a_model_that_is_not_there_and_a_context_that_is_too_short(
     served_trainer(tmp_path, server, max_teacher_prompt_length=4089)
 
 
+def test_an_address_without_its_path(tmp_path: Path, server: VllmServer) -> None:
+    server.always = "404"  # and the list of models, by GET, is there
+    with pytest.raises(FeedbackError, match="lists this very model, so that the path is probably"):
+        served_trainer(tmp_path, server)
+
+
 def test_nobody_there(tmp_path: Path, server: VllmServer) -> None:
     with pytest.raises(FeedbackError, match="gives no answer that can be used"):
         served_trainer(tmp_path, server, served={"base_url": "http://127.0.0.1:9/v1"})

@@ -201,7 +201,7 @@ def test_the_variance_is_the_same_by_one_pass_and_by_two(
     assert float(scores.cost[row, token]) == pytest.approx(float(-values.mean()), rel=1e-4)
 
 
-FAULTS = ["500", "no ids", "two ids", "same index", "no choices", "truncated"]
+FAULTS = ["500", "no ids", "two ids", "huge id", "same index", "no choices", "truncated"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -61,7 +61,7 @@ class _Handler(LoopbackHandler):
             server.requests.append((self.headers["Authorization"], body))
             fault = server.broken(body) or (server.faults.pop(0) if server.faults else None)
             fault = fault or server.always
-        if fault in ("400", "429", "500", "503"):
+        if fault in ("400", "404", "429", "500", "503"):
             return self._error(int(fault), "no")
         if self.silent(fault):
             return None
@@ -113,14 +113,20 @@ def spoiled(answer: dict[str, Any], fault: str) -> Any:
                                              for e in entries[1:])]  # fmt: skip
     if fault == "few":
         choice["prompt_logprobs"] = [e and dict(list(e.items())[:1]) for e in entries]
-    if fault in ("logits", "nan", "text"):
-        value = {"logits": 3.5, "nan": float("nan"), "text": "low"}[fault]
+    if fault in ("logits", "nan", "text", "huge"):
+        value = {"logits": 3.5, "nan": float("nan"), "text": "low", "huge": -(10**400)}[fault]
         for entry in entries[1:]:
             next(iter(entry.values()))["logprob"] = value
     if fault == "too much":
         for entry in entries[1:]:
             for said in entry.values():
                 said["logprob"] = -0.1
+    if fault in ("huge id", "twice"):
+        for entry in entries[1:]:  # instead of the likeliest; beside it
+            first = max(entry, key=lambda id: entry[id]["logprob"])
+            entry[str(2**63) if fault == "huge id" else f"0{first}"] = {"logprob": -0.01}
+            entry[first]["logprob"] = -9.0
+        choice["token_ids"] = [2**63]
     if fault == "no ids":
         choice["token_ids"] = None
     if fault == "two ids":

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from distil.errors import RecipeError
+from distil.errors import RecipeError, perhaps
 
 T = TypeVar("T")
 
@@ -61,6 +61,11 @@ def open_client(base_url: str, key_name: str, *, who: str, field: str) -> Any:
             raise RecipeError(
                 f"{field} names {key_name!r}, and no such environment variable is set. Export it, "
                 "or leave the field out where no key is needed."
+            )
+        if not (key.isascii() and key.isprintable()):
+            raise RecipeError(
+                f"{field} names {key_name!r}, and that environment variable holds a line break or "
+                "another character that no key has, so that it can't be sent. Export the key alone."
             )
     return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0)
 
@@ -150,6 +155,13 @@ async def model_names(client: Any, timeout: float) -> list[str]:
             return [str(model.id) for model in (await client.models.list()).data]
     except (openai.APIError, TimeoutError, ValueError, AttributeError, TypeError):
         return []  # only a hint is lost
+
+
+def why_not_found(model: str, names: Sequence[str], otherwise: str) -> str:
+    """What a 404 comes from, by the models that the endpoint lists, as the end of a sentence."""
+    if model in names:
+        return "it lists this very model, so that the path is probably wrong: most end in /v1."
+    return f"{otherwise}{perhaps(model, names) if names else ''}"
 
 
 def run_to_end(work: Coroutine[Any, Any, Any]) -> Any:

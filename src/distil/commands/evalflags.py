@@ -14,6 +14,7 @@ from distil.config import EvalConfig, ModelConfig, Recipe, RolloutConfig, TaskCo
 from distil.errors import RecipeError
 from distil.evaluate.samplers import SamplerConfig
 from distil.recipe.checks import check_recipe
+from distil.recipe.critiquechecks import address_faults
 from distil.recipe.evalpresets import with_preset
 from distil.recipe.recipefile import load_recipe, parse
 
@@ -105,6 +106,10 @@ def _check_sampler(wanted: SamplerConfig) -> None:
         raise RecipeError("--endpoint and --vllm are two samplers. Leave one out.")
     if not wanted.endpoint and (wanted.endpoint_model or wanted.api_key_env):
         raise RecipeError("--endpoint-model and --api-key-env are an --endpoint's. Name one.")
+    if wanted.endpoint and (
+        faults := address_faults("--endpoint", wanted.endpoint, "--api-key-env")
+    ):
+        raise RecipeError(faults[0])
     if wanted.concurrency < 1 or not wanted.timeout > 0 or wanted.tensor_parallel_size < 1:
         raise RecipeError(
             f"--concurrency is {wanted.concurrency}, --timeout {wanted.timeout} and "

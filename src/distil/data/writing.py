@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
             temporary.replace(place)
     except OSError as error:
         for temporary in beside.values():
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # not there, or no folder above it
+                temporary.unlink()
         if made and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         raise DataError(f"{str(folder)!r} can't be written to: {error.strerror}.") from error

@@ -155,7 +155,8 @@ def check_same_problems(own: Evaluation, against: Evaluation) -> None:
 class Partial:
     """The attempts of an evaluation that is under way, kept in FILE.partial.jsonl.
 
-    `done`: those of an earlier, stopped one. Raises RunError if that had other settings.
+    `done`: those of an earlier, stopped one. Raises RunError if that had other settings, or if a
+    whole line of its file is damaged.
     """
 
     def __init__(self, file: Path, settings: dict[str, Any], problems: dict[str, str]) -> None:
@@ -171,7 +172,7 @@ class Partial:
                 )
         else:
             lines = [head]
-        self.done = [Attempt(**a) for line in lines[1:] for a in line["attempts"]]
+        self.done = [attempt for line in lines[1:] for attempt in _batch(line)]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_text(self.path, text)  # again, without the half line that a kill may have left
 
@@ -190,4 +191,23 @@ class Partial:
     def _whole_lines(self) -> list[dict[str, Any]]:
         """By bytes and "\\n" only: a kill may cut a character in two, and text may hold U+2028."""
         rows = self.path.read_bytes().split(b"\n")[:-1] if self.path.is_file() else []
-        return [json.loads(row) for row in rows]
+        lines: list[dict[str, Any]] = []
+        for number, row in enumerate(rows, 1):
+            try:
+                line = json.loads(row)
+                if not isinstance(line, dict):
+                    raise TypeError("no JSON object")
+                if lines:
+                    _batch(line)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise RunError(
+                    f"{self.path}, line {number}, is damaged ({type(error).__name__}: {error}), so "
+                    "that the evaluation can't go on. Move the file away: it starts anew then."
+                ) from error
+            lines.append(line)
+        return lines
+
+
+def _batch(line: dict[str, Any]) -> list[Attempt]:
+    """What `Partial.keep` was given."""
+    return [Attempt(**a) for a in line["attempts"]]

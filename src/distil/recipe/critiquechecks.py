@@ -82,8 +82,11 @@ def _judge(critique: CritiqueConfig, name: str) -> list[str]:
     return found + address_faults(f"{name}.base_url", critique.base_url)
 
 
-def address_faults(name: str, address: str) -> list[str]:
-    """What is wrong with an endpoint's address, called `name`: a sentence, or none."""
+def address_faults(name: str, address: str, key_name: str = "") -> list[str]:
+    """What is wrong with an endpoint's address, called `name`: a sentence, or none.
+
+    key_name: what names the key's environment variable; else api_key_env beside `name`.
+    """
     try:
         url = urlsplit(address)
         usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
@@ -93,9 +96,9 @@ def address_faults(name: str, address: str) -> list[str]:
         return [_no_address(name, address)]
     if url.username or url.password or url.query:
         return [
-            f"{name} holds a name, a password or a query, and the recipe is written into the run's "
-            "folder. Put the key into an environment variable: "
-            f"{name.removesuffix('base_url')}api_key_env."
+            f"{name} holds a name, a password or a query, and is written into files (a run's "
+            "recipe, an evaluation). Put the key into an environment variable: "
+            f"{key_name or name.removesuffix('base_url') + 'api_key_env'}."
         ]
     return []
 

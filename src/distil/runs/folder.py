@@ -153,7 +153,7 @@ def _begun_with(path: Path) -> str | None:
 
 
 def cut_logs(folder: str | Path, last_step: int) -> None:
-    """Drops log lines after `last_step`, and a last line that a kill left half written."""
+    """Drops log lines after `last_step`, and what is no record, as a kill leaves half a line."""
     for name in LOGS:
         path = Path(folder) / name
         if not path.is_file():
@@ -164,7 +164,7 @@ def cut_logs(folder: str | Path, last_step: int) -> None:
             try:
                 if json.loads(line)["step"] > last_step:
                     continue
-            except (json.JSONDecodeError, UnicodeDecodeError):
+            except (json.JSONDecodeError, UnicodeDecodeError, TypeError):
                 continue
             kept.append(line.decode("utf-8"))
         write_text(path, "".join(line + "\n" for line in kept))
@@ -220,17 +220,19 @@ def rollout_files(folder: Path) -> list[Path]:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a file of JSON lines; none if there is no file.
 
-    Half a line, which a kill left or which is being written, is passed over. By bytes and "\\n"
-    only: text may hold U+2028.
+    Half a line, which a kill left or which is being written, is passed over, as is JSON that is no
+    object. By bytes and "\\n" only: text may hold U+2028.
     """
     if not path.is_file():
         return
     with path.open("rb") as file:
         for line in file:
             try:
-                yield json.loads(line)
+                record = json.loads(line)
             except (json.JSONDecodeError, UnicodeDecodeError):
                 continue
+            if isinstance(record, dict):
+                yield record
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, Any]]:

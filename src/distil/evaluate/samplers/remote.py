@@ -11,8 +11,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from distil.config import EvalConfig, Thinking
-from distil.endpoint import Failure, model_names, open_client, request, run_to_end, tried
-from distil.errors import ModelError, perhaps
+from distil.endpoint import (
+    Failure,
+    model_names,
+    open_client,
+    request,
+    run_to_end,
+    tried,
+    why_not_found,
+)
+from distil.errors import ModelError
 from distil.evaluate.samplers import Sample, SamplerConfig, as_messages, seed_of
 from distil.prompts.encoder import template_options
 from distil.prompts.messages import JUDGE_GREETING
@@ -121,9 +129,9 @@ class RemoteSampler:
                 "Name the environment variable that holds its key: --api-key-env."
             )
         if answer.status == 404:
+            either = "there is no such model (--endpoint-model), or the address lacks its /v1."
             raise ModelError(
-                f"{self._where} isn't there ({answer}): there is no such model (--endpoint-model), "
-                f"or the address lacks its /v1.{perhaps(self._model, names) if names else ''}"
+                f"{self._where} isn't there ({answer}): {why_not_found(self._model, names, either)}"
             )
         raise ModelError(f"{self._where} gives no completions ({answer}{answer.said}).")
 

@@ -17,6 +17,9 @@ from distil.endpoint import Failure
 LOWEST = -9999.0
 """Stands for log 0 (vLLM's, too: JSON has no infinity)."""
 
+LARGEST_ID = 2**63 - 1
+"""A tensor holds none above it. What lies between a vocabulary and this is a larger model's."""
+
 SUM_TOLERANCE = 0.02
 """How far the K probabilities may sum to above 1: a server's may be rounded to 16 bits."""
 
@@ -72,9 +75,9 @@ def read_samples(answer: Any, prompts: int, samples: int) -> list[list[int]] | F
             index, (token,) = choice["index"], choice["token_ids"]
         except (KeyError, TypeError, ValueError):
             return Failure("a completion without its one token id (return_token_ids)")
-        if type(index) is not int or type(token) is not int or token < 0 or index in seen:
+        if type(index) is not int or type(token) is not int or index in seen:
             return Failure("completions without index or token id")
-        if not 0 <= index < len(choices):
+        if not 0 <= index < len(choices) or not 0 <= token <= LARGEST_ID:
             return Failure("completions without index or token id")
         seen.add(index)
         found[index // samples].append(token)  # all of a prompt's stand together
@@ -85,14 +88,17 @@ def _scored(entry: Any, own_id: int, k: int) -> Scored | Failure:
     try:
         pairs = [(float(said["logprob"]), int(token)) for token, said in entry.items()]
         own = float(entry[str(own_id)]["logprob"])
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return Failure("prompt_logprobs of another form, or without the prompt's own token")
+    ids = {id for _, id in pairs}
+    if len(ids) < len(pairs) or not all(0 <= id <= LARGEST_ID for id in ids):
+        return Failure("prompt_logprobs with a token twice, or an id that is none")
     # The prompt's own token is there beside the likeliest: among equals it stands behind them.
     pairs.sort(key=lambda pair: (-pair[0], pair[1] == own_id))
     top = pairs[:k]
     if len(top) < k:
         return Failure(f"{len(top)} log-probabilities of a token where {k} were asked for")
-    if min(id for _, id in top) < 0 or not all(value <= 1e-3 for value, _ in pairs):
+    if not all(value <= 1e-3 for value, _ in pairs):
         return Failure("prompt_logprobs that are no log-probabilities")  # NaN ends here, too
     if math.fsum(math.exp(value) for value, _ in top) > 1 + SUM_TOLERANCE:
         return Failure("prompt_logprobs that sum to a probability above 1")

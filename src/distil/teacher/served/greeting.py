@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distil.config import ServedConfig
-from distil.endpoint import Failure, get, model_names, post, run_to_end
-from distil.errors import FeedbackError, perhaps
+from distil.endpoint import Failure, get, model_names, post, run_to_end, why_not_found
+from distil.errors import FeedbackError
 from distil.prompts.messages import SERVED_PROBE
 from distil.teacher.served.answers import prompt_logprobs, read_samples
 from distil.teacher.served.asking import ask, open_server
@@ -84,10 +84,8 @@ def _refusal(settings: ServedConfig, failure: Failure, names: Sequence[str], k: 
             "variable that holds this server's key in teacher.served.api_key_env."
         )
     if failure.status == 404:
-        return (
-            f"{where} isn't there ({failure}): it has no such model, or base_url lacks its /v1."
-            f"{perhaps(settings.model, names) if names else ''}"
-        )
+        either = "it has no such model, or base_url lacks its /v1."
+        return f"{where} isn't there ({failure}): {why_not_found(settings.model, names, either)}"
     if failure.final and re.search("log_?probs?", failure.said):
         return (
             f"{where} refuses the {k} log-probabilities a token of objective.top_k "
