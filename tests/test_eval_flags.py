@@ -76,6 +76,7 @@ def test_a_preset_lies_over_the_recipe_and_under_flags(tmp_path: Path) -> None:
         (["--endpoint-model", "x"], "are an --endpoint's"),
         (["--endpoint", "h:8000/v1"], "--endpoint is 'h:8000/v1', and must be the endpoint's"),
         (["--endpoint", "http://h:99999/v1"], "must be the endpoint's address"),
+        (["--endpoint", "http://me:word@h:99999/v1?key=x"], "is 'http://...@h:99999/v1?...', and"),
         (["--endpoint", "http://[::1/v1"], "must be the endpoint's address"),
         (["--endpoint", "http://me:word@h/v1"], "a name, a password or a query"),
         (["--endpoint", "http://h/v1?key=x"], "environment variable: --api-key-env."),

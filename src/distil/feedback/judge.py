@@ -21,8 +21,9 @@ from distil.endpoint import (
     request,
     run_to_end,
     tried,
+    why_not_found,
 )
-from distil.errors import FeedbackError, perhaps
+from distil.errors import FeedbackError
 from distil.prompts.messages import JUDGE_GREETING
 from distil.types import Message, without_halves
 
@@ -73,8 +74,10 @@ def check_judge(settings: CritiqueConfig) -> None:
         )
     if failure.status == 404:
         raise FeedbackError(
-            f"{where} isn't there ({failure}): it has no such model, or base_url lacks its /v1."
-            f"{perhaps(settings.model, names) if names else ''}"
+            f"{where} isn't there ({failure}): "
+            + why_not_found(
+                settings.model, names, "it has no such model, or base_url lacks its /v1."
+            )
         )
     raise FeedbackError(
         f"{where} gives no answer ({failure}{failure.said}), so there would be no critiques. Start "

@@ -3,6 +3,7 @@
 Only what can be told from the settings: whether a judge answers is `distil.feedback.judge`'s.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import get_args, get_type_hints
@@ -104,7 +105,8 @@ def address_faults(name: str, address: str, key_name: str = "") -> list[str]:
 
 
 def _no_address(name: str, address: str) -> str:
+    shown = re.sub(r"//[^/]*@|\?.*", lambda m: "//...@" if m[0][0] == "/" else "?...", address)
     return (
-        f"{name} is {address!r}, and must be the endpoint's address, as in "
+        f"{name} is {shown!r}, and must be the endpoint's address, as in "
         "http://localhost:8000/v1. There is no default: prompts are sent there."
     )
