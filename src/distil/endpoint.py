@@ -157,7 +157,11 @@ async def model_names(client: Any, timeout: float) -> list[str]:
         return []  # only a hint is lost
 
 
-def why_not_found(model: str, names: Sequence[str], otherwise: str) -> str:
+def why_not_found(
+    model: str,
+    names: Sequence[str],
+    otherwise: str = "it has no such model, or base_url lacks its /v1.",
+) -> str:
     """What a 404 comes from, by the models that the endpoint lists, as the end of a sentence."""
     if model in names:
         return "it lists this very model, so that the path is probably wrong: most end in /v1."

@@ -102,9 +102,9 @@ class RunJudge:
         samples: int,
         step: int,
     ) -> list[Attempt]:
-        file = self._folder / f"{name}.json"
+        file, asked = self._folder / f"{name}.json", digests(problems)
         if (stored := from_main(lambda: _read(file))) is not None:
-            if stored.get("problems", digests(problems)) != digests(problems):
+            if stored.get("problems", asked) != asked:
                 raise RunError(
                     f"{file} judged other questions than this run's. Move it away, and the model "
                     "is judged again."
@@ -127,8 +127,8 @@ class RunJudge:
             "seconds": seconds,
             "step": step,
             "rollouts": rollouts_after(recipe, step),
+            "problems": asked,
         }
-        about["problems"] = digests(problems)
         record = {**about, **figure_means(attempts, recipe.eval.k)}
         if is_main():
             write_json(file, {**record, "attempts": [asdict(a) for a in attempts]})

@@ -161,8 +161,9 @@ class Partial:
 
     def __init__(self, file: Path, settings: dict[str, Any], problems: dict[str, str]) -> None:
         self.path = file.with_name(f"{file.name}.partial.jsonl")
+        self.done: list[Attempt] = []
         head = {"settings": settings, "problems": problems}
-        lines = self._whole_lines()
+        lines = self._take_up()
         if lines:
             if found := different(lines[0], json.loads(json.dumps(head))):
                 raise RunError(
@@ -172,7 +173,6 @@ class Partial:
                 )
         else:
             lines = [head]
-        self.done = [attempt for line in lines[1:] for attempt in _batch(line)]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_text(self.path, text)  # again, without the half line that a kill may have left
 
@@ -188,8 +188,11 @@ class Partial:
         """Once the evaluation is stored."""
         self.path.unlink(missing_ok=True)
 
-    def _whole_lines(self) -> list[dict[str, Any]]:
-        """By bytes and "\\n" only: a kill may cut a character in two, and text may hold U+2028."""
+    def _take_up(self) -> list[dict[str, Any]]:
+        """The file's whole lines; all but the first one's attempts are `done`.
+
+        By bytes and "\\n" only: a kill may cut a character in two, and text may hold U+2028.
+        """
         rows = self.path.read_bytes().split(b"\n")[:-1] if self.path.is_file() else []
         lines: list[dict[str, Any]] = []
         for number, row in enumerate(rows, 1):
@@ -198,7 +201,7 @@ class Partial:
                 if not isinstance(line, dict):
                     raise TypeError("no JSON object")
                 if lines:
-                    _batch(line)
+                    self.done += [Attempt(**a) for a in line["attempts"]]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RunError(
                     f"{self.path}, line {number}, is damaged ({type(error).__name__}: {error}), so "
@@ -206,8 +209,3 @@ class Partial:
                 ) from error
             lines.append(line)
         return lines
-
-
-def _batch(line: dict[str, Any]) -> list[Attempt]:
-    """What `Partial.keep` was given."""
-    return [Attempt(**a) for a in line["attempts"]]

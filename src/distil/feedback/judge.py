@@ -74,10 +74,7 @@ def check_judge(settings: CritiqueConfig) -> None:
         )
     if failure.status == 404:
         raise FeedbackError(
-            f"{where} isn't there ({failure}): "
-            + why_not_found(
-                settings.model, names, "it has no such model, or base_url lacks its /v1."
-            )
+            f"{where} isn't there ({failure}): {why_not_found(settings.model, names)}"
         )
     raise FeedbackError(
         f"{where} gives no answer ({failure}{failure.said}), so there would be no critiques. Start "

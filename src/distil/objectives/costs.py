@@ -77,7 +77,8 @@ def append_tail(logps: OverSupport) -> Float[Tensor, "batch seq support_and_tail
     infinite. Ids of a support must differ, or probability would be counted twice.
     """
     total = torch.logsumexp(logps, dim=-1, keepdim=True)
-    return torch.cat([logps, _log1mexp(total.clamp(max=-torch.finfo(logps.dtype).eps))], dim=-1)
+    eps = torch.finfo(logps.dtype).eps
+    return torch.cat([logps, _log1mexp(total.clamp(max=-eps))], dim=-1)
 
 
 def empty_tail(logps: OverSupport) -> Float[Tensor, ""]:

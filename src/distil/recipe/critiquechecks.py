@@ -105,7 +105,7 @@ def address_faults(name: str, address: str, key_name: str = "") -> list[str]:
 
 
 def _no_address(name: str, address: str) -> str:
-    shown = re.sub(r"//[^/]*@|\?.*", lambda m: "//...@" if m[0][0] == "/" else "?...", address)
+    shown = re.sub(r"\?.*", "?...", re.sub("//[^/]*@", "//...@", address))
     return (
         f"{name} is {shown!r}, and must be the endpoint's address, as in "
         "http://localhost:8000/v1. There is no default: prompts are sent there."

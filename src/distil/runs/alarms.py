@@ -123,14 +123,14 @@ class Alarms(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Looks at every training log; the same on all processes, of which the main one acts."""
-        told, update = (logs or {}, self._config.patience), state.global_step
-        sounding = [s for s in self._signs if s.sounds(*told, update)]
+        patience, update = self._config.patience, state.global_step
+        sounding = [s for s in self._signs if s.sounds(logs or {}, patience, update)]
         if not sounding:
             return
-        self.heard += [f"step {state.global_step // self._updates}: {s.name}" for s in sounding]
+        self.heard += [f"step {update // self._updates}: {s.name}" for s in sounding]
         if is_main():
             for sign in sounding:
-                self._tell(sign, logs[sign.figure], state.global_step)
+                self._tell(sign, logs[sign.figure], update)
             self._keep(min(s.began for s in sounding))
         if self._config.stop:
             self.stopped = control.should_save = control.should_training_stop = True

@@ -9,10 +9,7 @@ import warnings
 from itertools import takewhile
 from pathlib import Path
 
-from distil.runs.folder import LOGS, METRICS_FILE, PROFILE_FILE, read_lines
-
-WITH_THEM = (PROFILE_FILE, "bad-steps", "before-alarm", "ungraded*.jsonl")
-"""What goes where the logs go: names, or patterns of names."""
+from distil.runs.folder import LOGS, METRICS_FILE, WITH_LOGS, read_lines
 
 
 def set_logs_aside(folder: str | Path) -> Path | None:
@@ -26,7 +23,7 @@ def set_logs_aside(folder: str | Path) -> Path | None:
         return None
     aside = here / f"earlier-{_free_number(here)}"
     aside.mkdir()
-    for pattern in (*LOGS, *WITH_THEM):
+    for pattern in (*LOGS, *WITH_LOGS):
         for found in here.glob(pattern):
             found.rename(aside / found.name)
     _bring_back_start(aside / METRICS_FILE, here / METRICS_FILE)

@@ -47,10 +47,11 @@ ALARMS_FILE = "alarms.jsonl"
 BAD_STEPS_FILE = "bad-steps.jsonl"
 PROFILE_FILE = "profile.json"
 LOGS = (METRICS_FILE, ROLLOUTS_FILE, OLD_ROLLOUTS_FILE, BAD_STEPS_FILE, ALARMS_FILE)
-WRITTEN = (*LOGS, PROFILE_FILE, "environment.json", "before.json", "after.json", "teacher.json",
-           "best.json", "best", "results.json", "results.md", "model", "bad-steps", "before-alarm",
-           "eval-*.json", "validation-*.json", "checkpoint-*", "ungraded*.jsonl",
-           "README.md")  # fmt: skip
+WITH_LOGS = (PROFILE_FILE, "bad-steps", "before-alarm", "ungraded*.jsonl")
+"""What belongs to the same training as the logs: names, or patterns of names."""
+WRITTEN = (*LOGS, *WITH_LOGS, "environment.json", "before.json", "after.json", "teacher.json",
+           "best.json", "best", "results.json", "results.md", "model", "eval-*.json",
+           "validation-*.json", "checkpoint-*", "README.md")  # fmt: skip
 """All that a run writes into its folder; README.md is the model card of transformers' trainer."""
 PROBLEMS = "problems_digest"
 """environment.json's word for `distil.tasks.problems_digest`."""

@@ -26,7 +26,7 @@ from distil.recipe.algorithms import faults, resolved
 from distil.recipe.checks import feedback_faults
 from distil.recipe.critiquechecks import critique_faults
 from distil.recipe.servedchecks import Names, served_faults
-from distil.trainer.ownpolicy import SAID, changes
+from distil.trainer.ownpolicy import changes
 from distil.trainer.rowchecks import check_rows
 
 
@@ -82,8 +82,7 @@ class DistILConfig(GRPOConfig):
             self.num_generations = self._another_number_for_trl()
         super().__post_init__()
         self.num_generations = generations
-        said = {name: getattr(self, name) for name in SAID - {"temperature"}}
-        cut = bool(changes(said))
+        cut = self.top_p < 1 or self.top_k > 0 or bool(self.min_p) or self.repetition_penalty != 1
         found = faults(objective, sampler_is_cut=cut, num_generations=generations)
         if objective.top_k < 1 or objective.future_weight < 0 or objective.replay_batches < 0:
             found.append(

@@ -84,8 +84,7 @@ def _refusal(settings: ServedConfig, failure: Failure, names: Sequence[str], k: 
             "variable that holds this server's key in teacher.served.api_key_env."
         )
     if failure.status == 404:
-        either = "it has no such model, or base_url lacks its /v1."
-        return f"{where} isn't there ({failure}): {why_not_found(settings.model, names, either)}"
+        return f"{where} isn't there ({failure}): {why_not_found(settings.model, names)}"
     if failure.final and re.search("log_?probs?", failure.said):
         return (
             f"{where} refuses the {k} log-probabilities a token of objective.top_k "
